@@ -1,0 +1,12 @@
+// Package interop runs the real binary between real clients and a real Postfix.
+//
+// It promises that what the other packages prove against a relay of our own also holds against one that other people
+// wrote: every message that was acknowledged arrives unaltered, exactly once but for the windows that are counted, whatever is
+// killed, stopped, refused or full meanwhile.
+//
+// Everything here is a test behind the build tag postfix. It needs Linux, root (Postfix insists on it, and one test mounts
+// a small file system), and from Debian: postfix, swaks, curl, python3, nodejs and npm. It uses an instance
+// of Postfix with its own directories and a port on loopback; one that is installed stays as it is.
+//
+//	go test -tags=postfix -count=1 -v ./bench/interop/
+package interop

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mailweir/mailweir/proxy/admin"
+)
+
+var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+func before(d time.Duration) time.Time { return noon.Add(-d) }
+
+func TestStatusIsALineForEachQuestion(t *testing.T) {
+	s := admin.Status{
+		Version: "v1.2.3", Started: before(26 * time.Hour), Ready: "draining", Draining: true,
+		Queue: admin.QueueStatus{Accepted: 10, Recovered: 2, Delivered: 6, Dead: 1, Pending: 3, Deliveries: 4, InFlight: 2, Deferred: 1,
+			DeadRetained: 1, OldestPending: before(90 * time.Minute), LastDelivered: before(5 * time.Second), NextDue: noon.Add(61 * time.Second),
+			DuplicatesPossible: 5, Held: "misconfigured: 535 no\x1b[2J"},
+		Upstream: admin.UpstreamStatus{Address: "relay:25", State: "calm", Width: 2.5, Max: 20, Connections: 3, Busy: 2,
+			LastMove: "width 5 to 2.5: busy", LastMoveAt: before(time.Minute), Outcomes: map[string]uint64{"ok": 7, "busy": 1, "rate": 0}, LastError: "connection refused"},
+		Journal: admin.JournalStatus{Dir: "/j", Bytes: 100, MaxBytes: 1 << 30, Segments: 2, Damaged: 1, Error: "no space"},
+		Front:   admin.FrontStatus{Connections: 2, Total: 8, Refused: map[string]uint64{"452 4.3.1": 3}},
+	}
+	want := `version              v1.2.3, up 1d02h
+ready                draining
+draining             yes
+held                 misconfigured: 535 no?[2J
+pending              3 messages in 4 deliveries, 2 in flight, 1 deferred
+oldest               1h30m
+next due             in 1m01s
+accepted             10, 2 of them found in the journal
+delivered            6
+last delivered       5s ago
+dead                 1, 1 retained
+possible duplicates  5
+upstream             relay:25, calm
+width                2.5 of 20, ceiling not known, 3 connections, 2 busy
+last move            width 5 to 2.5: busy, 1m00s ago
+next probe           -
+outcomes             busy 1, ok 7
+last error           connection refused
+journal              100 B of 1.0 GiB in 2 segments, /j
+journal error        no space
+journal damage       1 records, 0 failed syncs
+application          2 connections, 8 so far; refused: 452 4.3.1 3
+`
+	var b strings.Builder
+	if err := writeStatus(&b, s, noon); err != nil || b.String() != want {
+		t.Errorf("%v, got:\n%swant:\n%s", err, b.String(), want)
+	}
+}
+
+func TestEntriesAreAligned(t *testing.T) {
+	rows := []admin.Entry{
+		{ID: "01J", From: "app@example.com", To: []string{"a@x.org"}, Size: 1536, Received: before(time.Hour), State: "deferred",
+			Attempts: 12, Next: noon.Add(30 * time.Second), Reason: "451 4.7.1 later"},
+		{ID: "01JABC", To: []string{"b@x.org", "c@x.org"}, ToMore: 50, Size: 7, Received: before(time.Second), State: "due", Next: before(time.Second),
+			Reason: "\x1b]0;owned\x07 \u202e"},
+	}
+	want := `ID      AGE    SIZE     STATE     ATTEMPTS  NEXT    FROM               TO                     REASON
+01J     1h00m  1.5 KiB  deferred  12        in 30s  <app@example.com>  <a@x.org>              451 4.7.1 later
+01JABC  1s     7 B      due       0         now     <>                 <b@x.org> and 51 more  ?]0;owned? ?
+(the oldest 2; --max shows more)
+`
+	var b strings.Builder
+	if err := writeEntries(&b, rows, 2, noon); err != nil || b.String() != want {
+		t.Errorf("%v, got:\n%swant:\n%s", err, b.String(), want)
+	}
+	b.Reset()
+	if err := writeEntries(&b, nil, 2, noon); err != nil || b.String() != "none\n" {
+		t.Errorf("%v, got %q", err, b.String())
+	}
+}
+
+func TestSpansAndSizes(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0s", 0: "0s", 59 * time.Second: "59s", 61 * time.Second: "1m01s", 125 * time.Minute: "2h05m", 49 * time.Hour: "2d01h",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("%v: got %s, want %s", d, got, want)
+		}
+	}
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 50 << 20: "50.0 MiB", 1 << 60: "1.0 EiB"} {
+		if got := size(n); got != want {
+			t.Errorf("%d: got %s, want %s", n, got, want)
+		}
+	}
+}

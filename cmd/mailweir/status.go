@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mailweir/mailweir/proxy/admin"
+)
+
+func newStatusCommand(environ []string) *cobra.Command {
+	a := &asking{environ: environ}
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what the running mailweir is doing",
+		Example: `  mailweir status
+  kubectl exec deploy/app -c mailweir -- mailweir status
+  mailweir status --json | jq .queue.pending`,
+		Args: cobra.NoArgs,
+	}
+	a.addFlags(cmd)
+	cmd.RunE = does(func(cmd *cobra.Command) error {
+		return a.ask(cmd.Context(), func(ctx context.Context, c *admin.Client) error {
+			s, err := c.Status(ctx)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return writeJSON(cmd.OutOrStdout(), s)
+			}
+			return writeStatus(cmd.OutOrStdout(), s, time.Now())
+		})
+	})
+	return cmd
+}
+
+// writeStatus writes a line for each thing an operator asks first; what is none is left out.
+func writeStatus(w io.Writer, s admin.Status, now time.Time) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(t, "%s\t%s\n", name, printable(fmt.Sprintf(format, args...)))
+	}
+	q, u, j, f := s.Queue, s.Upstream, s.Journal, s.Front
+	line("version", "%s, up %s", s.Version, age(now, s.Started))
+	line("ready", "%s", s.Ready)
+	if s.Draining {
+		line("draining", "yes")
+	}
+	if q.Held != "" {
+		line("held", "%s", q.Held)
+	}
+	line("pending", "%d messages in %d deliveries, %d in flight, %d deferred", q.Pending, q.Deliveries, q.InFlight, q.Deferred)
+	line("oldest", "%s", age(now, q.OldestPending))
+	line("next due", "%s", until(now, q.NextDue))
+	line("accepted", "%d, %d of them found in the journal", q.Accepted, q.Recovered)
+	line("delivered", "%d", q.Delivered)
+	line("last delivered", "%s", ago(now, q.LastDelivered))
+	line("dead", "%d, %d retained", q.Dead, q.DeadRetained)
+	line("possible duplicates", "%d", q.DuplicatesPossible)
+	line("upstream", "%s, %s", u.Address, u.State)
+	line("width", "%.4g of %d, ceiling %s, %d connections, %d busy", u.Width, u.Max, orNone(u.Ceiling), u.Connections, u.Busy)
+	if u.LastMove != "" {
+		line("last move", "%s, %s", u.LastMove, ago(now, u.LastMoveAt))
+	}
+	line("next probe", "%s", until(now, u.NextProbe))
+	line("outcomes", "%s", counted(u.Outcomes))
+	if u.LastError != "" {
+		line("last error", "%s", u.LastError)
+	}
+	line("journal", "%s of %s in %d segments, %s", size(j.Bytes), size(j.MaxBytes), j.Segments, j.Dir)
+	if j.Error != "" {
+		line("journal error", "%s", j.Error)
+	}
+	if j.Damaged > 0 || j.SyncFailures > 0 {
+		line("journal damage", "%d records, %d failed syncs", j.Damaged, j.SyncFailures)
+	}
+	line("application", "%d connections, %d so far; refused: %s", f.Connections, f.Total, counted(f.Refused))
+	return t.Flush()
+}
+
+// counted lists what is not zero, by name.
+func counted(m map[string]uint64) string {
+	var parts []string
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		if m[key] > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", key, m[key]))
+		}
+	}
+	if parts == nil {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func orNone(n int) string {
+	if n == 0 {
+		return "not known"
+	}
+	return fmt.Sprint(n)
+}

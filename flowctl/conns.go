@@ -1,0 +1,136 @@
+package flowctl
+
+import "time"
+
+// trackedMax bounds the table of connections, whatever the caller reports: the widest configuration
+// twice, since a narrower one may come before the connections of a wider one are gone.
+const trackedMax = 2*MaxConnsLimit + MaxDials
+
+// conn is a connection from DialStart to its end.
+type conn struct {
+	id          ConnID
+	addr        int // index into addrs; unlisted: -1
+	name        string
+	established bool
+	retiring    bool // named in Plan.Retire; final, since the caller may be acting on it
+	probe       bool // dialled above the ceiling
+	answered    bool // brought at least one answer to a transaction
+	sending     int  // transactions in flight
+	began       time.Time
+	idleSince   time.Time
+}
+
+const unlisted = -1
+
+// find returns the connection, nil when it is unknown. The pointer is good until the next append or remove.
+// A few dozen entries are scanned faster than they are hashed, and in an order that is always the same.
+func (c *Controller) find(id ConnID) *conn {
+	for i := range c.conns {
+		if c.conns[i].id == id {
+			return &c.conns[i]
+		}
+	}
+	return nil
+}
+
+func (c *Controller) remove(id ConnID) {
+	for i := range c.conns {
+		if c.conns[i].id == id {
+			c.conns = append(c.conns[:i], c.conns[i+1:]...)
+			return
+		}
+	}
+}
+
+// address returns where k leads, nil when that is none of the upstream's addresses any more.
+func (c *Controller) address(k *conn) *address {
+	if k.addr == unlisted {
+		return nil
+	}
+	return &c.addrs[k.addr]
+}
+
+// idle returns how many connections could take a transaction now.
+func (c *Controller) idle() int {
+	n := 0
+	for i := range c.conns {
+		if k := &c.conns[i]; k.established && !k.retiring && k.sending == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// ahead returns how many busy connections have nothing queued behind their transaction.
+func (c *Controller) ahead() int {
+	n := 0
+	for i := range c.conns {
+		if k := &c.conns[i]; !k.retiring && k.sending == 1 {
+			n++
+		}
+	}
+	return n
+}
+
+// retire names the connections to close in retireBuf, and adds to them while more are established than
+// allowed: idle ones first, they cost nothing; among equals the youngest, the oldest has proven itself longest.
+func (c *Controller) retire(allowed int) {
+	staying := 0
+	for i := range c.conns {
+		if k := &c.conns[i]; k.established && !k.retiring {
+			staying++
+		}
+	}
+	for _, busy := range [...]bool{false, true} {
+		for i := len(c.conns) - 1; i >= 0 && staying > allowed; i-- {
+			if k := &c.conns[i]; k.established && !k.retiring && (k.sending > 0) == busy {
+				k.retiring = true
+				staying--
+			}
+		}
+	}
+	c.retireBuf = c.retireBuf[:0]
+	for i := range c.conns {
+		if c.conns[i].retiring {
+			c.retireBuf = append(c.retireBuf, c.conns[i].id)
+		}
+	}
+}
+
+const (
+	lingerLast = time.Hour   // the last connection stays warm so long: a client that mails now and then must not log in each time
+	lingerMin  = time.Second // floor of what is concluded from an idle close
+	lingerPart = 0.8         // of the idle time that the upstream showed not to like
+	lingerKeep = time.Hour   // then the conclusion is forgotten, for it can only shorten
+)
+
+// closedIdle learns how long the upstream leaves an idle connection alone.
+func (c *Controller) closedIdle(now time.Time, k *conn) {
+	limit := max(time.Duration(lingerPart*float64(now.Sub(k.idleSince))), c.cfg.scaled(lingerMin))
+	if known := c.knownIdleLimit(now); known > 0 && known <= limit {
+		return
+	}
+	c.idleLimit, c.idleLimitAt = limit, now
+	c.log.add(Move{At: now, What: "linger", From: c.cfg.Linger.Seconds(), To: limit.Seconds(), Reason: "closed for being idle"})
+}
+
+// knownIdleLimit returns what closedIdle learnt and is still believed; 0: nothing.
+func (c *Controller) knownIdleLimit(now time.Time) time.Duration {
+	if now.Sub(c.idleLimitAt) >= c.cfg.scaled(lingerKeep) {
+		return 0
+	}
+	return c.idleLimit
+}
+
+// linger returns how long an idle connection may be kept: the last one as long as the upstream lets it,
+// unless it is the only one we are allowed, which others wait for too.
+func (c *Controller) linger(now time.Time) time.Duration {
+	d, known := c.cfg.Linger, c.knownIdleLimit(now)
+	if c.established <= 1 && c.ceiling != 1 {
+		d = max(d, c.cfg.scaled(lingerLast))
+	}
+	if known > 0 {
+		d = min(d, known)
+	}
+	return d
+}

@@ -1,0 +1,403 @@
+package flowctl
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"math"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// check holds the controller and a plan against everything that must be true at any time.
+func check(t rapid.TB, c *Controller, now time.Time, ready int, p Plan) {
+	t.Helper()
+	established, dialing, busy, retiring, idle := 0, 0, 0, 0, 0
+	for _, k := range c.conns {
+		switch {
+		case !k.established:
+			dialing++
+		default:
+			established++
+			if k.sending > 0 {
+				busy++
+			}
+			if k.retiring {
+				retiring++
+			} else if k.sending == 0 {
+				idle++
+			}
+		}
+	}
+	if established != c.established || dialing != c.dialing || busy != c.busy {
+		t.Fatalf("counted %d %d %d, believed %d %d %d", established, dialing, busy, c.established, c.dialing, c.busy)
+	}
+	if !(c.width >= 1 && c.width <= float64(c.cfg.MaxConns)) {
+		t.Fatalf("width %v of at most %d", c.width, c.cfg.MaxConns)
+	}
+	if c.ceiling > 0 && int(c.width) > max(c.ceiling, c.peak) {
+		t.Fatalf("width %v above ceiling %d and peak %d", c.width, c.ceiling, c.peak)
+	}
+	if len(p.Dial) > 0 && (dialing+len(p.Dial) > MaxDials || ready <= 0) {
+		t.Fatalf("%d dials to %d in flight with %d ready", len(p.Dial), dialing, ready)
+	}
+	if len(p.Dial) > 0 && established+dialing+len(p.Dial) > c.cfg.MaxConns {
+		t.Fatalf("%d dials to %d established and %d dialling, of at most %d", len(p.Dial), established, dialing, c.cfg.MaxConns)
+	}
+	if p.Send < 0 || p.Ahead < 0 || p.Send > idle || p.Send+p.Ahead > max(ready, 0) {
+		t.Fatalf("send %d ahead %d with %d idle and %d ready", p.Send, p.Ahead, idle, ready)
+	}
+	if p.Send > 0 && busy+p.Send > int(c.width) {
+		t.Fatalf("send %d beside %d busy at width %v", p.Send, busy, c.width)
+	}
+	if len(p.Retire) != retiring {
+		t.Fatalf("%d named to retire, %d believed to", len(p.Retire), retiring)
+	}
+	if !p.Wake.IsZero() && !p.Wake.After(now) {
+		t.Fatalf("wake %v is not after %v", p.Wake, now)
+	}
+	if p.Linger <= 0 {
+		t.Fatalf("linger %v", p.Linger)
+	}
+	atRest := p.Send == 0 && len(p.Dial) == 0 && busy == 0 && dialing == 0 && retiring == 0
+	forever := c.stop.on && c.stop.probeEvery == 0
+	if ready > 0 && atRest && p.Wake.IsZero() && !forever {
+		t.Fatalf("%d ready, nothing under way, and nothing to wait for: %+v", ready, p)
+	}
+}
+
+// Any order of events, of known and unknown connections, sane or not.
+func TestNoOrderOfEventsBreaksAnInvariant(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		maxConns := rapid.IntRange(1, 12).Draw(t, "max")
+		c, err := New(Config{
+			MaxConns:  maxConns,
+			PerSecond: rapid.SampledFrom([]float64{0, 0, 0.5, 30}).Draw(t, "rate"),
+			Scale:     rapid.SampledFrom([]float64{0, 1, 0.1}).Draw(t, "scale"),
+		}, rapid.Uint64().Draw(t, "seed"), epoch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := epoch
+		id := rapid.Map(rapid.IntRange(0, 14), func(n int) ConnID { return ConnID(n) })
+		addr := rapid.SampledFrom([]string{"", "a", "b", "c"})
+		outcome := func(t *rapid.T) Outcome {
+			o := Outcome{
+				Class: Class(rapid.IntRange(0, Classes).Draw(t, "class")), Stage: Stage(rapid.IntRange(0, 10).Draw(t, "stage")),
+				RetryAfter: rapid.SampledFrom([]time.Duration{0, 0, 0, -1, time.Second, math.MaxInt64}).Draw(t, "retry"),
+			}
+			if rapid.Bool().Draw(t, "dated") {
+				o.Started = now.Add(-time.Duration(rapid.IntRange(0, 5000).Draw(t, "ago")) * time.Millisecond)
+			}
+			if rapid.IntRange(0, 2).Draw(t, "fine") == 0 {
+				o.Class = OK
+			}
+			return o
+		}
+		ready := 0
+		t.Repeat(map[string]func(*rapid.T){
+			"time": func(t *rapid.T) {
+				now = now.Add(time.Duration(rapid.SampledFrom([]int{-500, 0, 1, 50, 1000, 30000, 4000000}).Draw(t, "ms")) * time.Millisecond)
+			},
+			"dialStart": func(t *rapid.T) { c.DialStart(now, id.Draw(t, "id"), addr.Draw(t, "addr")) },
+			"dialDone": func(t *rapid.T) {
+				width, established := c.width, c.established
+				o := outcome(t)
+				c.DialDone(now, id.Draw(t, "id"), o)
+				if o.Class == Busy && (c.width < min(width, float64(established), float64(maxConns)) || c.ceiling > 0 && c.ceiling < established && c.loadCut.IsZero()) {
+					t.Fatalf("a refused dial took width %v to %v and ceiling to %d with %d established", width, c.width, c.ceiling, established)
+				}
+			},
+			"sendStart": func(t *rapid.T) { c.SendStart(now, id.Draw(t, "id"), 1, 1) },
+			"sendDone": func(t *rapid.T) {
+				width, cut, o := c.width, c.loadCut, outcome(t)
+				c.SendDone(now, id.Draw(t, "id"), o)
+				if !o.Started.IsZero() && !o.Started.After(cut) && (o.Class == Overload || o.Class == Reputation) && c.width < width {
+					t.Fatalf("an event before the cut took width %v to %v", width, c.width)
+				}
+				if o.Class == Overload && c.width < max(1, width*overloadFactor)-1e-9 {
+					t.Fatalf("one overload took width %v to %v", width, c.width)
+				}
+			},
+			"closed":    func(t *rapid.T) { c.Closed(now, id.Draw(t, "id"), outcome(t)) },
+			"addresses": func(t *rapid.T) { c.SetAddresses(now, rapid.SliceOfN(addr, 0, 4).Draw(t, "addrs")) },
+			"hint": func(t *rapid.T) {
+				c.SetHint(now, Hint{rapid.IntRange(-1, 5).Draw(t, "grant"), now.Add(time.Duration(rapid.IntRange(-5, 20).Draw(t, "for")) * time.Second)})
+			},
+			"stop": func(t *rapid.T) {
+				c.Stop(now, "test", time.Duration(rapid.IntRange(-1, 20).Draw(t, "every"))*time.Second)
+			},
+			"resume": func(t *rapid.T) { c.Resume(now) },
+			"memory": func(t *rapid.T) {
+				b, err := c.MarshalBinary()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := c.Restore(now, b); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"demand": func(t *rapid.T) { ready = rapid.IntRange(-1, 40).Draw(t, "ready") },
+			"":       func(t *rapid.T) { check(t, c, c.now, ready, c.Plan(now, Demand{Ready: ready})) },
+		})
+	})
+}
+
+// A caller that does what the plans say, and an upstream that answers anything: the work is never given up.
+func TestAnObedientCallerAlwaysComesToSend(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c, err := New(Config{MaxConns: 5}, rapid.Uint64().Draw(t, "seed"), epoch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetAddresses(epoch, []string{"a", "b"}[:rapid.IntRange(1, 2).Draw(t, "addrs")])
+		now, last := epoch, ConnID(0)
+		step := func(class Class) (sent bool) {
+			p := c.Plan(now, Demand{Ready: 9})
+			check(t, c, now, 9, p)
+			for _, addr := range append([]string(nil), p.Dial...) {
+				last++
+				c.DialStart(now, last, addr)
+				c.DialDone(now, last, Outcome{Class: class})
+			}
+			for _, id := range append([]ConnID(nil), p.Retire...) {
+				c.Closed(now, id, Outcome{})
+			}
+			for i := 0; i < len(c.conns) && p.Send > 0; i++ {
+				if k := c.conns[i]; k.established && k.sending == 0 && !k.retiring {
+					p.Send--
+					c.SendStart(now, k.id, 1, 1)
+					now = now.Add(time.Millisecond)
+					c.SendDone(now, k.id, Outcome{Class: class})
+					sent = class == OK
+					if class == Unavailable {
+						c.Closed(now, k.id, Outcome{Class: class})
+					}
+				}
+			}
+			if p.Send == 0 && len(p.Dial) == 0 && len(p.Retire) == 0 && p.Wake.After(now) {
+				now = p.Wake
+			}
+			return sent
+		}
+		for range rapid.IntRange(0, 60).Draw(t, "trouble") {
+			step(Class(rapid.IntRange(0, Classes-1).Draw(t, "class")))
+		}
+		for i := 0; !step(OK); i++ {
+			if i > 200 {
+				t.Fatal("the upstream is well again and nothing is sent")
+			}
+		}
+	})
+}
+
+func TestTheSameEventsGiveTheSamePlans(t *testing.T) {
+	trace := func(seed uint64) uint64 {
+		h := fnv.New64a()
+		r := newRelay(t, Config{MaxConns: 50}, 5, seed)
+		for i := range 60 {
+			if i == 20 {
+				r.limit = 9
+			}
+			if i == 40 {
+				r.limit = 3
+			}
+			r.run(time.Second)
+			fmt.Fprintln(h, r.sent, r.refused, r.c.Snapshot(r.now), r.c.Plan(r.now, Demand{Ready: 10}), r.c.Moves())
+		}
+		return h.Sum64()
+	}
+	if first, again := trace(1), trace(1); first != again {
+		t.Error("the same seed gave another run")
+	}
+	if trace(1) == trace(2) {
+		t.Error("another seed gave the same run: chance has no part in it")
+	}
+}
+
+func TestMemorySurvivesARestartAndIsTrustedLess(t *testing.T) {
+	f := calm(t, Config{}, 6)
+	f.gap = 40 * time.Second
+	f.idleLimit, f.idleLimitAt = 20*time.Second, at(1)
+	data, err := f.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []struct {
+		after   float64
+		ceiling int
+		gap     time.Duration
+		linger  time.Duration
+	}{
+		{0, 6, 40 * time.Second, 20 * time.Second},
+		{1200, 6, 10 * time.Second, 20 * time.Second},
+		{7200, 6, time.Second, lingerLast},
+		{90000, 0, 0, lingerLast},
+	} {
+		g := newFlow(t, Config{})
+		if err := g.Restore(at(1+s.after), data); err != nil {
+			t.Fatal(err)
+		}
+		if p := g.plan(1+s.after, 0); g.ceiling != s.ceiling || g.gap != s.gap || p.Linger != s.linger || p.State != SlowStart {
+			t.Errorf("after %v s: ceiling %d gap %v linger %v state %v, want %+v", s.after, g.ceiling, g.gap, p.Linger, p.State, s)
+		}
+	}
+}
+
+func TestDamagedMemoryChangesNothing(t *testing.T) {
+	f := calm(t, Config{}, 6)
+	data, err := f.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newFlow(t, Config{})
+	try := func(what string, b []byte) {
+		if err := g.Restore(at(5), b); !errors.Is(err, ErrMemory) {
+			t.Errorf("%s: error %v", what, err)
+		}
+		g.want(1, 0)
+	}
+	try("empty", nil)
+	try("short", data[:len(data)-1])
+	try("long", append(bytes.Clone(data), 0))
+	for i := range data {
+		b := bytes.Clone(data)
+		b[i] ^= 0x10
+		try(fmt.Sprintf("byte %d", i), b)
+	}
+}
+
+func TestValidateNamesEveryFault(t *testing.T) {
+	if err := (Config{}).Validate(); err != nil {
+		t.Errorf("the zero value: %v", err)
+	}
+	for want, cfg := range map[string]Config{
+		"max_connections": {MaxConns: MaxConnsLimit + 1},
+		"rate_per_second": {PerSecond: math.NaN()},
+		"time_scale":      {Scale: math.NaN()},
+		"ProbeMin":        {ProbeMin: 2 * time.Minute},
+		"OpenMin":         {OpenMax: time.Millisecond},
+		"OpenMax":         {OpenMax: -1},
+		"Linger":          {Linger: 8 * 24 * time.Hour},
+	} {
+		bad := cfg
+		bad.MaxConns = min(bad.MaxConns, MaxConnsLimit+1)
+		err := bad.Validate()
+		if err == nil || !bytes.Contains([]byte(err.Error()), []byte("flowctl: validate "+want)) {
+			t.Errorf("%+v: %v, want a fault of %s", cfg, err, want)
+		}
+		if _, err := New(cfg, 1, epoch); err == nil {
+			t.Errorf("New took %+v", cfg)
+		}
+	}
+	two := Config{MaxConns: -1, PerSecond: -1}.Validate()
+	if n := bytes.Count([]byte(two.Error()), []byte("flowctl: validate")); n != 2 {
+		t.Errorf("%d of 2 faults named: %v", n, two)
+	}
+}
+
+func TestMovesAreBoundedAndTakenOnce(t *testing.T) {
+	f := newFlow(t, Config{})
+	for i := range 200 {
+		f.Stop(at(float64(i)), "on", 0)
+		f.Resume(at(float64(i)))
+	}
+	moves := f.Moves()
+	if len(moves) != movesMax || moves[movesMax-1].ToState != SlowStart || !moves[0].At.Before(moves[movesMax-1].At) {
+		t.Errorf("%d moves, the last %+v", len(moves), moves[len(moves)-1])
+	}
+	if again := f.Moves(); len(again) != 0 {
+		t.Errorf("%d moves given twice", len(again))
+	}
+	if s := f.Snapshot(at(200)); s.Counts.MovesDropped != 400-movesMax || s.LastMove.ToState != SlowStart {
+		t.Errorf("%d dropped, last %+v", s.Counts.MovesDropped, s.LastMove)
+	}
+}
+
+func TestEveryNameIsSpelt(t *testing.T) {
+	seen := map[string]bool{}
+	for c := range Classes {
+		seen[Class(c).String()] = true
+	}
+	for s := StageConnect; s <= StageIdle; s++ {
+		seen["stage "+s.String()] = true
+	}
+	for s := SlowStart; s <= Stopped; s++ {
+		seen["state "+s.String()] = true
+	}
+	if len(seen) != Classes+10+8 || seen[""] || seen["unknown"] {
+		t.Errorf("names %v", seen)
+	}
+	if Class(200).String() != "unknown" || Stage(200).String() != "unknown" || State(200).String() != "unknown" {
+		t.Error("what is beyond the last is not unknown")
+	}
+}
+
+// steady is a round of events at a relay that has room for as many as there are: one transaction ends and
+// another begins, and now and then a connection is replaced.
+type steady struct {
+	c   *Controller
+	now time.Time
+	n   int
+	ids [20]ConnID
+	id  ConnID
+}
+
+func newSteady(t testing.TB) *steady {
+	c, err := New(Config{PerSecond: 1e6}, 1, epoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &steady{c: c, now: epoch}
+	for i := range s.ids {
+		s.id++
+		s.ids[i] = s.id
+		c.DialStart(s.now, s.id, "")
+		c.DialDone(s.now, s.id, Outcome{})
+		c.SendStart(s.now, s.id, 1, 1)
+	}
+	return s
+}
+
+const steadyEvents = 3 // and more when a connection is replaced
+
+func (s *steady) round() {
+	s.n++
+	slot := s.n % len(s.ids)
+	s.now = s.now.Add(5 * time.Millisecond)
+	s.c.SendDone(s.now, s.ids[slot], Outcome{Class: OK, Stage: StageDot})
+	if s.n%100 == 0 {
+		s.c.Closed(s.now, s.ids[slot], Outcome{Class: SessionCap})
+		s.id++
+		s.ids[slot] = s.id
+		s.c.DialStart(s.now, s.id, "")
+		s.c.DialDone(s.now, s.id, Outcome{})
+	}
+	s.c.Plan(s.now, Demand{Ready: 100})
+	s.c.SendStart(s.now, s.ids[slot], 1, 1)
+}
+
+func TestAnEventAllocatesNothing(t *testing.T) {
+	s := newSteady(t)
+	for range 1000 {
+		s.round()
+	}
+	if n := testing.AllocsPerRun(2000, s.round); n != 0 {
+		t.Errorf("%v allocations a round", n)
+	}
+	if s.c.counts.Unknown != 0 || s.c.busy != len(s.ids) {
+		t.Errorf("%d unknown events, %d busy", s.c.counts.Unknown, s.c.busy)
+	}
+}
+
+func BenchmarkEvent(b *testing.B) {
+	s := newSteady(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		s.round()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*steadyEvents), "ns/event")
+}

@@ -1,0 +1,97 @@
+package admin
+
+import "time"
+
+// Status is the answer of GET /v1/status.
+type Status struct {
+	Version  string         `json:"version"`
+	Started  time.Time      `json:"started"`
+	Ready    string         `json:"ready"` // ReadyYes, or why not
+	Draining bool           `json:"draining"`
+	Queue    QueueStatus    `json:"queue"`
+	Upstream UpstreamStatus `json:"upstream"`
+	Journal  JournalStatus  `json:"journal"`
+	Front    FrontStatus    `json:"front"`
+}
+
+// ReadyYes is Status.Ready while the readiness probe succeeds.
+const ReadyYes = "yes"
+
+// QueueStatus counts messages and deliveries. Accepted + Recovered = Delivered + Dead + Pending at every snapshot, in messages since
+// start plus those recovered.
+type QueueStatus struct {
+	Accepted            uint64    `json:"accepted"`
+	Recovered           uint64    `json:"recovered"`
+	Delivered           uint64    `json:"delivered"`
+	Dead                uint64    `json:"dead"`
+	Pending             int       `json:"pending"`    // messages
+	Deliveries          int       `json:"deliveries"` // pending deliveries
+	InFlight            int       `json:"in_flight"`
+	Deferred            int       `json:"deferred"` // waiting for a retry time
+	DeadRetained        int       `json:"dead_retained"`
+	OldestPending       time.Time `json:"oldest_pending,omitzero"`
+	LastDelivered       time.Time `json:"last_delivered,omitzero"`
+	NextDue             time.Time `json:"next_due,omitzero"`
+	RecipientsDelivered uint64    `json:"recipients_delivered"`
+	RecipientsFailed    uint64    `json:"recipients_failed"`
+	DuplicatesPossible  uint64    `json:"duplicates_possible"` // uncertain transactions sent again, and deliveries found started at recovery
+	Held                string    `json:"held,omitempty"`      // why nothing is sent, e.g. "misconfigured: 535 ..."
+}
+
+// UpstreamStatus is the controller's and the pool's.
+type UpstreamStatus struct {
+	Address      string            `json:"address"`
+	State        string            `json:"state"`
+	States       []string          `json:"-"` // every value that State can have, for the metric; nil: only the present one is shown
+	Width        float64           `json:"width"`
+	Ceiling      int               `json:"ceiling"` // 0: none known
+	Max          int               `json:"max"`
+	Connections  int               `json:"connections"`
+	Busy         int               `json:"busy"`
+	LastMove     string            `json:"last_move"` // what moved, from, to, why
+	LastMoveAt   time.Time         `json:"last_move_at,omitzero"`
+	NextProbe    time.Time         `json:"next_probe,omitzero"`
+	Outcomes     map[string]uint64 `json:"outcomes"` // transactions and dials by class
+	Dials        uint64            `json:"dials"`
+	LastError    string            `json:"last_error,omitempty"`
+	Transactions uint64            `json:"transactions"`
+}
+
+// JournalStatus is the journal's.
+type JournalStatus struct {
+	Dir          string  `json:"dir"`
+	Bytes        int64   `json:"bytes"`
+	MaxBytes     int64   `json:"max_bytes"`
+	Segments     int     `json:"segments"`
+	Syncs        uint64  `json:"syncs"`
+	SyncSeconds  float64 `json:"sync_seconds"` // total
+	SyncFailures uint64  `json:"sync_failures"`
+	Damaged      uint64  `json:"damaged"` // records quarantined
+	Error        string  `json:"error,omitempty"`
+}
+
+// FrontStatus is the front door's.
+type FrontStatus struct {
+	Connections   int               `json:"connections"`
+	Total         uint64            `json:"total"`
+	Refused       map[string]uint64 `json:"refused"`       // replies other than 2yz and 3yz, by code and enhanced code
+	BareNewlines  uint64            `json:"bare_newlines"` // normalised
+	BareReturns   uint64            `json:"bare_returns"`
+	AcceptBounds  []float64         `json:"accept_bounds"`  // upper bounds of the buckets of AcceptSeconds, in seconds, rising
+	AcceptSeconds []uint64          `json:"accept_seconds"` // accepts by the time they took, not cumulated: one count for each of AcceptBounds, and one beyond
+	AcceptSum     float64           `json:"accept_sum"`     // seconds
+}
+
+// Entry is a row of `mailweir queue ls` or `mailweir queue dead`.
+type Entry struct {
+	ID       string    `json:"id"`
+	From     string    `json:"from"`
+	To       []string  `json:"to"`                // recipients still open, or failed
+	ToMore   int       `json:"to_more,omitempty"` // how many more there are; the operator API lists no more than 100
+	Size     int64     `json:"size"`
+	Received time.Time `json:"received"`
+	State    string    `json:"state"` // due, in flight, deferred, dead
+	Attempts int       `json:"attempts"`
+	Next     time.Time `json:"next,omitzero"`
+	Reason   string    `json:"reason,omitempty"` // the last reply
+}

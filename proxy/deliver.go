@@ -1,0 +1,339 @@
+package proxy
+
+import (
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mailweir/mailweir/flowctl"
+	"github.com/mailweir/mailweir/proxy/config"
+	"github.com/mailweir/mailweir/proxy/message"
+	"github.com/mailweir/mailweir/proxy/queue"
+	"github.com/mailweir/mailweir/proxy/upstream"
+)
+
+// dispatcher decides what is sent when. One goroutine owns it, and with it the queue and the controller, so that
+// neither needs a lock. It does no I/O, and waits for the disk only when maxUnwritten decisions do. Everything that
+// happens elsewhere reaches it as a function to call.
+type dispatcher struct {
+	cfg     config.Config
+	log     *zap.Logger
+	address string // of the upstream
+
+	queue    *queue.Queue
+	flow     *flowctl.Controller
+	fuse     fuse
+	pool     *pool
+	recorder *recorder
+	intake   *intake
+	dead     morgue
+	failures map[message.ID]failure // messages of which a recipient has failed and others are pending
+	reasons  map[queue.Ref]string   // why a delivery waits; bounded by maxReasons
+
+	links    map[flowctl.ConnID]*link
+	lastConn flowctl.ConnID
+	prepared []*job // loaded, and waiting for a connection
+	loading  int
+
+	relieved   time.Time     // when room was last looked for among the dead
+	fuseSaved  time.Duration // what the journal has of the fuse
+	heldAtDial bool          // and that came before any message
+	took       time.Duration // of the last transaction
+	held       string        // why nothing is sent; "": not held
+	stopping   bool          // nothing is started any more
+	empty      chan struct{} // closed when nothing is pending and nothing will come; nil: nobody waits for it
+	drainBy    time.Time     // until when whoever waits for empty would wait
+	events     chan func(time.Time)
+	finished   chan struct{} // closed when run returns
+	afterwards sync.Mutex    // serialises who looks after that
+	counts     counts
+	lastDial   string // the last failure to dial, so that repeats are not logged again
+	lastError  string
+	pulse      *pulse
+}
+
+// failure collects the recipients of a message that can never be delivered.
+type failure struct {
+	to    []int
+	reply string
+}
+
+// counts are since the start, in messages unless the name says otherwise.
+type counts struct {
+	accepted, recovered, delivered, dead    uint64
+	recipientsDelivered, recipientsFailed   uint64
+	transactions, duplicatesPossible, dials uint64
+	lastDelivered                           time.Time
+}
+
+const (
+	// maxReasons bounds the replies remembered for lists.
+	maxReasons = 10_000
+	// maxEvents is how many events may wait for the dispatcher; who posts more waits.
+	maxEvents = 256
+	// prefetchPatience is how long a message may wait behind another one on the same connection before it is
+	// given to somebody else.
+	prefetchPatience = 5 * time.Second
+	// tick is the longest time between two looks at what is due.
+	tick = 10 * time.Second
+	// behindPause is the wait for the journal to catch up with the decisions.
+	behindPause = 20 * time.Millisecond
+
+	// While held for a login fault one login is tried in loginProbe (retries lock accounts), for a quota in quotaProbe, for
+	// everything else in faultProbe.
+	loginProbe = 15 * time.Minute
+	quotaProbe = 15 * time.Minute
+	faultProbe = time.Minute
+)
+
+// run is the dispatcher's goroutine. It returns when stop is closed and every link has ended.
+func (d *dispatcher) run(stop <-chan struct{}) {
+	defer close(d.finished)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		now := time.Now()
+		d.pulse.beat(now)
+		d.takeIn(now)
+		wake := d.pump(now)
+		if d.stopping && len(d.links) == 0 && d.loading == 0 {
+			d.giveBackPrepared()
+			d.remember(now)
+			return
+		}
+		timer.Reset(time.Until(wake))
+		select {
+		case f := <-d.events:
+			f(time.Now())
+			d.moreEvents()
+		case <-d.intake.signal:
+		case <-timer.C:
+		case <-stop:
+			d.closeAll()
+			stop = nil
+		}
+		d.logMoves(time.Now())
+	}
+}
+
+// moreEvents handles what else has arrived before anything new is planned.
+func (d *dispatcher) moreEvents() {
+	for range maxEvents {
+		select {
+		case f := <-d.events:
+			f(time.Now())
+		default:
+			return
+		}
+	}
+}
+
+// post hands an event to the dispatcher. It waits while maxEvents are waiting.
+func (d *dispatcher) post(f func(now time.Time)) { d.events <- f }
+
+// call runs f on the dispatcher's goroutine and waits for it. After the dispatcher has ended f runs here.
+func (d *dispatcher) call(f func(now time.Time)) {
+	done := make(chan struct{})
+	select {
+	case d.events <- func(now time.Time) { f(now); close(done) }:
+		select {
+		case <-done:
+			return
+		case <-d.finished:
+		}
+	case <-d.finished:
+	}
+	d.afterwards.Lock()
+	defer d.afterwards.Unlock()
+	f(time.Now())
+}
+
+// takeIn moves what was accepted into the queue.
+func (d *dispatcher) takeIn(now time.Time) {
+	for _, a := range d.intake.take() {
+		d.queue.Add(now, a.id, a.received, a.recipients, a.groups)
+		d.counts.accepted++
+	}
+}
+
+// pump starts what may be started, and returns when to look again.
+func (d *dispatcher) pump(now time.Time) (wake time.Time) {
+	wake = now.Add(tick)
+	d.buryDead(now)
+	if d.fuse.spend(d.cfg.Queue.ExpireAfter) {
+		d.log.Error("held for as long as a message may wait, refusals stand from now on", d.reply(d.held))
+		d.flow.Resume(now)
+	}
+	d.rememberFuse()
+	if d.stopping {
+		return wake
+	}
+	if d.recorder.behind() {
+		return now.Add(behindPause)
+	}
+	ready := d.queue.Ready(now)
+	plan := d.flow.Plan(now, flowctl.Demand{Ready: ready + len(d.prepared) + d.loading})
+	if d.held != "" && plan.State != flowctl.Stopped {
+		d.resumed(now)
+	}
+	d.retire(plan.Retire)
+	for _, addr := range plan.Dial {
+		d.dial(now, addr)
+	}
+	d.assign(now, plan)
+	d.load(now, plan)
+	d.reportEmpty(plan)
+	lingerEnd := d.closeIdle(now, plan.Linger)
+	stallEnd := d.takeBackStalled(now)
+	d.report(now, plan, ready > 0 || len(d.prepared) > 0)
+	for _, t := range []time.Time{plan.Wake, plan.SendAt, d.queue.NextDue(), lingerEnd, stallEnd} {
+		if t.After(now) && t.Before(wake) {
+			wake = t
+		}
+	}
+	return wake
+}
+
+func (d *dispatcher) dial(now time.Time, addr string) {
+	d.lastConn++
+	d.counts.dials++
+	l := &link{id: d.lastConn, feed: make(chan *upstream.Job, maxFed)}
+	d.links[l.id] = l
+	d.flow.DialStart(now, l.id, addr)
+	if addr == "" {
+		addr = d.address
+	}
+	d.pool.dial(l, addr, linkEvents{dialed: d.dialed, result: d.result, ended: d.ended})
+}
+
+func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowctl.Outcome) {
+	d.flow.DialDone(now, l.id, o)
+	if conn != nil {
+		l.conn, l.idleSince = conn, now
+		d.lastDial = ""
+		return
+	}
+	delete(d.links, l.id)
+	d.lastError = o.Text
+	if what := o.Class.String() + " " + o.Stage.String(); what != d.lastDial {
+		d.lastDial = what
+		d.log.Warn("no connection", zap.Stringer("class", o.Class), zap.Stringer("stage", o.Stage), d.reply(o.Text))
+	}
+	switch {
+	case o.Class == flowctl.Misconfigured && o.Stage == flowctl.StageAuth:
+		d.hold(now, o, loginProbe)
+		d.heldAtDial = true
+	case o.Class == flowctl.Misconfigured:
+		d.hold(now, o, faultProbe)
+		d.heldAtDial = true
+	case o.Class == flowctl.Quota:
+		d.hold(now, o, quotaProbe)
+		d.heldAtDial = true
+	}
+}
+
+// assign gives loaded messages to connections: first to idle ones, then one more to those that are busy, whose
+// commands save a round trip.
+func (d *dispatcher) assign(now time.Time, plan flowctl.Plan) {
+	for range plan.Send {
+		l := d.idleLink()
+		if l == nil || len(d.prepared) == 0 {
+			break
+		}
+		d.feed(now, l)
+	}
+	ahead := plan.Ahead
+	for _, l := range d.links {
+		if ahead > 0 && d.took < prefetchPatience/2 && len(d.prepared) > 0 && l.mayQueue() {
+			d.feed(now, l)
+			ahead--
+		}
+	}
+}
+
+// mayQueue reports whether one more job may wait behind the one under way.
+func (l *link) mayQueue() bool {
+	return l.conn != nil && !l.closing && len(l.jobs) == 1
+}
+
+// idleLink returns the connection that was used last, so that the others can go.
+func (d *dispatcher) idleLink() *link {
+	var best *link
+	for _, l := range d.links {
+		if l.conn == nil || l.closing || len(l.jobs) > 0 {
+			continue
+		}
+		if best == nil || l.idleSince.After(best.idleSince) || l.idleSince.Equal(best.idleSince) && l.id < best.id {
+			best = l
+		}
+	}
+	return best
+}
+
+// feed never blocks: the channel holds maxFed jobs, and l has fewer.
+func (d *dispatcher) feed(now time.Time, l *link) {
+	j := d.prepared[0]
+	d.prepared = d.prepared[1:]
+	if len(l.jobs) == 0 {
+		l.busySince = now
+	}
+	l.jobs = append(l.jobs, j)
+	d.counts.transactions++
+	d.flow.SendStart(now, l.id, 1, len(j.To))
+	l.feed <- &j.Job
+}
+
+// load has as many messages read as connections can soon take.
+func (d *dispatcher) load(now time.Time, plan flowctl.Plan) {
+	want := plan.Send
+	for _, l := range d.links {
+		if l.conn == nil {
+			want++ // it will be idle soon
+		}
+	}
+	want = min(want+plan.Ahead, cap(d.pool.load)) - len(d.prepared) - d.loading
+	for range want {
+		next, ok := d.next(now, plan.State)
+		if !ok {
+			return
+		}
+		_, failed := d.failures[next.ID]
+		j := &job{delivery: next, settles: next.Last && !failed, probe: plan.State == flowctl.Stopped}
+		j.Tag = j
+		d.loading++
+		d.pool.load <- j
+	}
+}
+
+// next is whose turn it is. A probe takes what came last: behind ten that were refused, the next ten may be refused too.
+func (d *dispatcher) next(now time.Time, s flowctl.State) (queue.Delivery, bool) {
+	if s == flowctl.Stopped {
+		return d.queue.NextNewest(now)
+	}
+	return d.queue.Next(now)
+}
+
+func (d *dispatcher) loaded(now time.Time, j *job, err error) {
+	d.loading--
+	ref := j.delivery.Ref
+	switch {
+	case err == nil && d.held != "" && !j.probe: // chosen before the hold
+		j.discard()
+		d.queue.Return(ref)
+	case err == nil:
+		d.prepared = append(d.prepared, j)
+	case lost(err):
+		d.log.Error("message cannot be read", zap.Stringer("id", j.delivery.ID), zap.Error(err))
+		to := j.delivery.To
+		if to == nil {
+			to = indices(j.delivery.Recipients)
+		}
+		d.fail(j.delivery.ID, to, "the message is damaged in the journal")
+		d.end(now, ref, j, false)
+	default:
+		d.log.Warn("message not ready to be sent", zap.Stringer("id", j.delivery.ID), zap.Error(err))
+		d.explain(ref, err.Error())
+		d.queue.Defer(now, ref, queue.ByUpstream, 0)
+	}
+}

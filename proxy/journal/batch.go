@@ -1,0 +1,295 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// This file is the writer's way of a request: into a batch, onto the disk, and what happens when the
+// disk refuses.
+
+// write writes all that may be written now. State records are always; messages wait while a sync runs, since
+// the next one will serve them all.
+func (w *writer) write() {
+	for w.tail != nil && w.lost == nil {
+		group, full := w.take()
+		switch {
+		case len(group) > 0 || w.fresh: // a fresh tail proves itself, and lets older ones go
+			w.writeBatch(group)
+		case !full || !w.rotate():
+			return
+		}
+	}
+}
+
+// take picks the requests of the next batch. full: the first does not fit the tail any more.
+func (w *writer) take() (group []*request, full bool) {
+	room := w.tail.size - w.end - w.prelude - 2*batchHeader // this batch, and the one that Close writes
+	var bytes int64
+	pick := func(list *[]*request, limit, batch int64, admitted func(*request) bool) bool {
+		for len(*list) > 0 && limit > 0 {
+			r := (*list)[0]
+			if r.size > room || len(group) > 0 && bytes+r.size > batch {
+				full = full || len(group) == 0
+				return false
+			}
+			*list = (*list)[1:]
+			if !admitted(r) {
+				continue
+			}
+			group = append(group, r)
+			bytes += r.size
+			room -= r.size
+			limit -= r.size
+		}
+		return len(*list) == 0
+	}
+	always := func(*request) bool { return true }
+	// All that is written again goes into one batch: the first one already says that the old copies do not count.
+	if !pick(&w.redo, maxSegmentBytes, maxSegmentBytes, always) {
+		return group, full
+	}
+	if !pick(&w.appends, maxUnsyncedBytes-w.written.bytes-w.syncing.bytes, maxBatchBytes, w.admitGroup) {
+		return group, full
+	}
+	if w.mayAccept() {
+		pick(&w.commits, maxSegmentBytes, maxBatchBytes, always)
+	}
+	return group, full
+}
+
+// mayAccept says whether messages may be written now. Without a reserve they are refused, or wait while
+// one is being made.
+func (w *writer) mayAccept() bool {
+	if w.spare == nil && !w.asked && w.refused != nil {
+		w.j.count(func(s *Stats) { s.Refused += int64(len(w.commits)) })
+		refuse(&w.commits, w.refused)
+	}
+	return w.spare != nil && !w.running
+}
+
+func (w *writer) admitGroup(r *request) bool {
+	if r.recs[0].Type != Blob {
+		return true
+	}
+	err := w.j.admitBlob(r.recs[0].Payload)
+	if err != nil {
+		r.answer(err)
+	}
+	return err == nil
+}
+
+// writeBatch writes group with one write(2) and answers its state records.
+func (w *writer) writeBatch(group []*request) {
+	b := w.encode(group)
+	_, err := w.tail.file.WriteAt(b, w.end)
+	if cap(b) > 2*maxBatchBytes {
+		w.buf = nil // one long record is no reason to keep so much
+	}
+	if err != nil {
+		w.writeFailed(group, fault("write", w.tail.name, err))
+		return
+	}
+	w.end += int64(len(b))
+	w.fresh, w.opening, w.prelude = false, nil, 0
+	w.applied(group)
+	for _, r := range group {
+		w.written.add(r)
+		if !r.commit {
+			r.answer(nil)
+		}
+	}
+	if len(w.written.groups) > 0 && w.since.IsZero() {
+		w.since = time.Now()
+	}
+}
+
+func (w *writer) encode(group []*request) []byte {
+	s, at := w.tail.salt, w.end+batchHeader
+	length := batchHeader + w.prelude
+	for _, r := range group {
+		length += r.size
+	}
+	b := appendFrame(w.buf[:0], s, w.end, typeBatch, false, 0, batch{length, w.synced}.append(nil))
+	for _, rec := range w.opening {
+		b = appendFrame(b, s, at, rec.Type, false, 0, rec.Payload)
+		at += frameSize(len(rec.Payload))
+	}
+	for _, r := range group {
+		b = r.append(b, w.tail, at)
+		at += r.size
+	}
+	w.buf = b
+	return b
+}
+
+// applied enters what was written into the index. Messages come there when they are synced.
+func (w *writer) applied(group []*request) {
+	w.j.mu.Lock()
+	defer w.j.mu.Unlock()
+	w.j.stats.Writes++
+	for _, r := range group {
+		if !r.commit && r.result != nil {
+			w.j.stats.Appends++
+		}
+		w.tail.records = w.tail.records || r.ownRecords()
+		for _, rec := range r.recs {
+			w.j.maxID = max(w.j.maxID, rec.ID)
+			if rec.Type != Settled && rec.Type != Void {
+				continue
+			}
+			if e, live := w.j.ends(rec.ID); live {
+				r.ended = append(r.ended, e)
+			}
+		}
+	}
+}
+
+// sync starts one if it is due and none is running.
+func (w *writer) sync() {
+	if w.tail == nil || w.lost != nil || w.running || w.synced == w.end {
+		return
+	}
+	due := len(w.written.commits) > 0 || w.sealing || w.closing ||
+		w.synced == segmentStart || // older segments may go once this one has begun
+		w.written.bytes >= maxUnsyncedBytes || len(w.appends) > 0 ||
+		time.Since(w.since) >= syncDelay
+	if !due {
+		return
+	}
+	w.syncing, w.written = w.written, generation{}
+	w.running, w.since = true, time.Time{}
+	w.j.unsaved <- syncJob{w.tail.file, w.end} // has room: one sync at a time
+}
+
+// syncEnded answers the messages that the sync was for.
+func (w *writer) syncEnded(res syncDone) {
+	w.running = false
+	if res.err != nil {
+		w.abandon(fault("sync", w.tail.name, res.err))
+		return
+	}
+	first := w.synced == segmentStart
+	w.synced = res.upTo
+	w.failures, w.pause = 0, 0
+	w.j.failed.Store(nil)
+	done := w.syncing
+	w.syncing = generation{}
+	w.durable(done, first)
+	for _, c := range done.commits {
+		c.answer(nil)
+	}
+	w.j.nudge()
+	if w.lost != nil {
+		w.abandon(w.lost)
+	}
+}
+
+// durable enters what is synced now into the index. first: it is the tail's first batch, which repeats what
+// older segments were needed for.
+func (w *writer) durable(g generation, first bool) {
+	w.j.mu.Lock()
+	defer w.j.mu.Unlock()
+	w.j.stats.Commits += int64(len(g.commits))
+	for _, c := range g.commits {
+		w.j.begins(c.id, c.place)
+		w.j.maxID = max(w.j.maxID, c.id)
+	}
+	for _, r := range g.groups {
+		w.j.frees(r.ended)
+	}
+	for _, s := range w.j.segments {
+		s.sealed = s.sealed || first && s != w.tail
+	}
+}
+
+// writeFailed answers a batch that is not on disk. For want of room the tail goes on from where it was: what may
+// stand behind is cut off. Any other error ends the tail.
+func (w *writer) writeFailed(group []*request, err error) {
+	w.j.count(func(s *Stats) { s.WriteFailures++ })
+	refusal := writeFault(err)
+	again := slices.ContainsFunc(group, func(r *request) bool { return r.result == nil })
+	if errors.Is(refusal, ErrFull) && len(group) > 0 && !again && w.cutBack() == nil {
+		refuse(&group, refusal)
+		return
+	}
+	var redo []*request
+	for _, r := range group {
+		switch {
+		case r.commit: // some of it may be on disk: refused and noted as such with those written before
+			w.written.add(r)
+		case r.result == nil:
+			redo = append(redo, r)
+		default:
+			r.answer(refusal)
+		}
+	}
+	w.redo = append(redo, w.redo...)
+	if w.running {
+		w.lost = err
+		return
+	}
+	w.abandon(err)
+}
+
+// cutBack takes a failed batch off the tail. Without its blocks back the tail counts as full.
+func (w *writer) cutBack() error {
+	if err := w.tail.file.Truncate(w.end); err != nil {
+		return err
+	}
+	if err := w.tail.file.Allocate(w.tail.size); err != nil {
+		w.j.mu.Lock()
+		w.j.files -= w.tail.size - w.end
+		w.tail.size = w.end
+		w.j.mu.Unlock()
+	}
+	return nil
+}
+
+// abandon gives up the tail. After a failed sync the kernel may have dropped the pages, and another sync that
+// succeeds proves nothing (Rebello et al., Can Applications Recover from fsync Failures?, 2020): whoever was not synced
+// before is refused, and noted as refused in the next segment, where the state records are written again too.
+func (w *writer) abandon(err error) {
+	refusal := fmt.Errorf("%w: %v", ErrUnavailable, err)
+	redo := append(w.syncing.redo(), w.written.redo()...)
+	w.redo = append(redo, w.redo...)
+	for _, c := range append(w.syncing.commits, w.written.commits...) {
+		c.voided = true
+		c.answer(refusal)
+	}
+	w.syncing, w.written, w.since = generation{}, generation{}, time.Time{}
+	w.tail.abandoned = true
+	w.lost = nil
+	w.superseded()
+	w.retire(w.synced)
+	w.failures++
+	if w.failures > 1 || w.spare == nil {
+		w.fail(refusal)
+	}
+}
+
+// superseded lets go of given-up segments of which nothing counts: what they held is written again with each try, and keeping
+// them would cost a segment a try for as long as the disk refuses. The last one that took its batch stays, for the case of a kill.
+func (w *writer) superseded() {
+	w.j.mu.Lock()
+	defer w.j.mu.Unlock()
+	if w.end == segmentStart {
+		w.tail.sealed = true
+		return
+	}
+	for _, s := range w.j.segments {
+		s.sealed = s.sealed || s.abandoned && s.end == segmentStart && s != w.tail
+	}
+}
+
+// fail stops everything but reading until a sync succeeds.
+func (w *writer) fail(err error) {
+	err = writeFault(err)
+	if !errors.Is(err, ErrUnavailable) {
+		err = fmt.Errorf("%w: %w", ErrUnavailable, err) // still to be told from a disk that fails: it may be full
+	}
+	w.j.failed.Store(&err)
+	w.backOff()
+}

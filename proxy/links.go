@@ -1,0 +1,255 @@
+package proxy
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mailweir/mailweir/flowctl"
+	"github.com/mailweir/mailweir/proxy/queue"
+)
+
+// What the dispatcher does about connections beside feeding them: close, take back, hold, and tell why.
+
+// close ends the feed; the connection finishes what it holds and says QUIT.
+func (l *link) close() {
+	if !l.closing {
+		l.closing = true
+		close(l.feed)
+	}
+}
+
+// retire closes connections after their current transaction.
+func (d *dispatcher) retire(ids []flowctl.ConnID) {
+	for _, id := range ids {
+		if l := d.links[id]; l != nil {
+			l.close()
+		}
+	}
+}
+
+// closeIdle closes connections that have been idle for linger, and returns when the next one will have been.
+func (d *dispatcher) closeIdle(now time.Time, linger time.Duration) (next time.Time) {
+	for _, l := range d.links {
+		if l.conn == nil || l.closing || len(l.jobs) > 0 {
+			continue
+		}
+		end := l.idleSince.Add(linger)
+		if !end.After(now) {
+			l.close()
+		} else if next.IsZero() || end.Before(next) {
+			next = end
+		}
+	}
+	return next
+}
+
+// takeBackStalled gives to others what waits behind a transaction that does not get on, and returns when to look again.
+func (d *dispatcher) takeBackStalled(now time.Time) (next time.Time) {
+	for _, l := range d.links {
+		if len(l.jobs) < maxFed || l.jobs[maxFed-1].withdrawn {
+			continue
+		}
+		end := l.busySince.Add(prefetchPatience)
+		if !end.After(now) {
+			d.takeBack(l.jobs[maxFed-1])
+		} else if next.IsZero() || end.Before(next) {
+			next = end
+		}
+	}
+	return next
+}
+
+// takeBack returns a fed job to the queue, unless its content is being sent. The connection will report it handed back.
+func (d *dispatcher) takeBack(j *job) {
+	if j.withdrawn || !j.Withdraw() {
+		return
+	}
+	j.withdrawn = true
+	j.discard()
+	d.queue.Return(j.delivery.Ref)
+}
+
+// closeAll starts the end: nothing new, and every connection finishes its transaction.
+func (d *dispatcher) closeAll() {
+	d.stopping = true
+	for _, l := range d.links {
+		if len(l.jobs) == maxFed {
+			d.takeBack(l.jobs[maxFed-1])
+		}
+		l.close()
+	}
+}
+
+func (d *dispatcher) giveBackPrepared() {
+	for _, j := range d.prepared {
+		j.discard()
+		d.queue.Return(j.delivery.Ref)
+	}
+	d.prepared = nil
+}
+
+// reportEmpty tells whoever drains that nothing is left, or nothing that may be sent before drainBy.
+func (d *dispatcher) reportEmpty(plan flowctl.Plan) {
+	if d.empty != nil && (d.queue.Stats().Messages == 0 || d.hopeless(plan)) {
+		close(d.empty)
+		d.empty = nil
+	}
+}
+
+func (d *dispatcher) hopeless(plan flowctl.Plan) bool {
+	if d.loading > 0 {
+		return false
+	}
+	for _, l := range d.links {
+		if l.conn == nil || len(l.jobs) > 0 {
+			return false
+		}
+	}
+	if d.queue.Stats().Ready > 0 || len(d.prepared) > 0 {
+		return plan.Send == 0 && len(plan.Dial) == 0 && plan.SendAt.After(d.drainBy)
+	}
+	next := d.queue.NextDue()
+	return next.IsZero() || next.After(d.drainBy)
+}
+
+// hold stops the upstream: mail is kept, its clock stands still, and one probe goes out in every interval. A probe that shows a
+// cure ends it.
+func (d *dispatcher) hold(now time.Time, o flowctl.Outcome, probe time.Duration) {
+	reason := o.Text
+	if o.Class != flowctl.OK {
+		reason = o.Class.String() + " at " + o.Stage.String() + ": " + o.Text
+	}
+	d.flow.Stop(now, reason, d.scaled(probe))
+	if d.held == "" {
+		d.queue.StopClock(now)
+		d.giveBackPrepared() // what is probed is chosen anew
+		d.recorder.put(blobPauses, encodePauses(d.queue.Pauses()))
+		d.log.Error("upstream held, mail waits until it is cured", d.reply(reason), zap.Int("pending", d.queue.Stats().Messages))
+	}
+	d.held, d.heldAtDial = reason, false
+}
+
+// resumed follows a probe that got through.
+func (d *dispatcher) resumed(now time.Time) {
+	d.log.Info("upstream resumed", d.reply(d.held))
+	d.held = ""
+	d.fuse.rearm()
+	d.queue.StartClock(now)
+	d.recorder.put(blobPauses, encodePauses(d.queue.Pauses()))
+}
+
+// logMoves tells what the controller changed and why.
+func (d *dispatcher) logMoves(now time.Time) {
+	for _, m := range d.flow.Moves() {
+		log := d.log.Info
+		if m.What == "width" {
+			log = d.log.Debug // every few successes while it grows
+		}
+		log("flow", zap.String("what", describe(m)), zap.String("reason", hideAddresses(d.cfg.Log.Addresses, m.Reason)), d.reply(m.Text))
+		if m.What == "ceiling" {
+			d.remember(now)
+		}
+	}
+}
+
+// describe writes a move as "ceiling 0 to 20".
+func describe(m flowctl.Move) string {
+	switch m.What {
+	case "":
+		return ""
+	case "state":
+		return fmt.Sprintf("state %s to %s", m.FromState, m.ToState)
+	}
+	return fmt.Sprintf("%s %.4g to %.4g", m.What, m.From, m.To)
+}
+
+// rememberFuse has it written down that the fuse has tripped, or that it has not, so that a restart does not let the next ten die.
+func (d *dispatcher) rememberFuse() {
+	if w := d.fuse.waited; (w == 0) == (d.fuseSaved == 0) && w-d.fuseSaved < time.Hour {
+		return
+	}
+	d.fuseSaved = d.fuse.waited
+	var data []byte // none: not tripped
+	if d.fuse.waited > 0 {
+		data = binary.AppendVarint(nil, int64(d.fuse.waited))
+	}
+	d.recorder.put(blobFuse, data)
+}
+
+// remember has what the controller learnt written down, so that a restart need not learn it again.
+func (d *dispatcher) remember(time.Time) {
+	data, err := d.flow.MarshalBinary()
+	if err != nil {
+		d.log.Error("controller state not kept", zap.Error(err))
+		return
+	}
+	d.recorder.put(blobFlow, data)
+}
+
+// report tells liveness whether something is being done, and until when at the latest.
+func (d *dispatcher) report(now time.Time, plan flowctl.Plan, work bool) {
+	working := d.loading > 0
+	var overdue time.Time
+	for _, l := range d.links {
+		if l.conn == nil {
+			working = true // the client's own deadlines end it
+		}
+		if len(l.jobs) == 0 {
+			continue
+		}
+		working = true
+		content := time.Duration(l.jobs[0].size()/slowestContent) * time.Second
+		content += time.Duration(len(l.jobs[0].To)) * longestRcpt
+		if end := l.busySince.Add(longestTransaction + content); overdue.IsZero() || end.Before(overdue) {
+			overdue = end
+		}
+	}
+	d.pulse.plan(now, work && plan.Send > 0, working, overdue)
+}
+
+// buryDead forgets dead messages that are too old or too many. When the journal runs full it forgets one more in every
+// reliefPause: what a dead message holds back there is room for mail that can still arrive.
+func (d *dispatcher) buryDead(now time.Time) {
+	d.dead.expire(now, d.cfg.DeadKeep, d.cfg.DeadMaxBytes, d.forget)
+	if len(d.dead.rows) == 0 || now.Sub(d.relieved) < reliefPause {
+		return
+	}
+	d.relieved = now
+	if s := d.pool.journal.Stats(); s.Bytes > s.MaxBytes/10*9 {
+		d.dead.drop(d.forget)
+	}
+}
+
+const reliefPause = time.Second
+
+// forget lets a dead message go for good.
+func (d *dispatcher) forget(c corpse) {
+	d.recorder.write(settled(c.id))
+	d.log.Warn("dead message forgotten", zap.Stringer("id", c.id), zap.Time("died", c.At))
+}
+
+func (d *dispatcher) reply(text string) zap.Field { return showReply(d.cfg.Log.Addresses, text) }
+
+// explain keeps the reply that made a delivery wait, for lists.
+func (d *dispatcher) explain(ref queue.Ref, reply string) {
+	if _, known := d.reasons[ref]; known || len(d.reasons) < maxReasons {
+		d.reasons[ref] = reply
+	}
+}
+
+func (d *dispatcher) scaled(t time.Duration) time.Duration {
+	if d.cfg.Flow.Scale > 0 {
+		return time.Duration(float64(t) * d.cfg.Flow.Scale)
+	}
+	return t
+}
+
+func (j *job) size() int64 {
+	if j.Env == nil {
+		return 0
+	}
+	return j.Env.Size
+}

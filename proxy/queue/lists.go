@@ -1,0 +1,200 @@
+package queue
+
+import (
+	"container/heap"
+	"time"
+
+	"github.com/mailweir/mailweir/proxy/message"
+)
+
+// Slots, lists and the heap behind Queue. Everything is linked by index, so that a backlog of a million
+// deliveries is a few large pieces of memory without pointers.
+
+func (q *Queue) newEntry(id message.ID, received time.Time, recipients, deliveries int) uint32 {
+	e := entry{id: id, received: received.UnixMicro(), recipients: uint32(recipients), open: uint32(deliveries)}
+	q.stats.Messages++
+	if i := q.freeEntry; i != none {
+		q.freeEntry = q.entries[i].next
+		q.entries[i] = e
+		return i
+	}
+	q.entries = append(q.entries, e)
+	return uint32(len(q.entries) - 1)
+}
+
+// newSlot makes a delivery that is in no list yet.
+func (q *Queue) newSlot(e uint32, g Group) uint32 {
+	s := slot{entry: e, key: q.intern(g.Key), tries: g.Tries, partial: g.To != nil}
+	q.stats.Deliveries++
+	i := q.freeSlot
+	if i != none {
+		q.freeSlot = q.slots[i].next
+		q.slots[i] = s
+	} else {
+		q.slots = append(q.slots, s)
+		i = uint32(len(q.slots) - 1)
+	}
+	if s.partial {
+		q.to[Ref(i)] = g.To
+	}
+	return i
+}
+
+// intern counts one more delivery of the key.
+func (q *Queue) intern(name string) uint32 {
+	k, ok := q.byName[name]
+	if !ok {
+		if n := len(q.freeKeys); n > 0 {
+			k, q.freeKeys = q.freeKeys[n-1], q.freeKeys[:n-1]
+		} else {
+			q.keys = append(q.keys, key{})
+			k = uint32(len(q.keys) - 1)
+		}
+		q.keys[k] = key{name: name}
+		q.byName[name] = k
+	}
+	q.keys[k].refs++
+	return k
+}
+
+// unref forgets a key with its last delivery.
+func (q *Queue) unref(k uint32) {
+	q.keys[k].refs--
+	if q.keys[k].refs == 0 {
+		delete(q.byName, q.keys[k].name)
+		q.keys[k] = key{}
+		q.freeKeys = append(q.freeKeys, k)
+	}
+}
+
+// ready appends a delivery to the list of its key, or puts it first.
+func (q *Queue) ready(i uint32, first bool) {
+	s := &q.slots[i]
+	s.state, s.next, s.prev = ready, none, none
+	q.stats.Ready++
+	k := &q.keys[s.key]
+	switch {
+	case k.head == none:
+		k.head, k.tail = i, i
+		if first && q.clockStopped() { // in a hold, the last to be probed again
+			q.turns.pushFront(s.key)
+		} else {
+			q.turns.push(s.key)
+		}
+	case first:
+		s.next, q.slots[k.head].prev, k.head = k.head, i, i
+	default:
+		s.prev, q.slots[k.tail].next, k.tail = k.tail, i, i
+	}
+}
+
+// unlink takes a ready delivery out of the list of its key.
+func (q *Queue) unlink(i uint32) {
+	s := &q.slots[i]
+	k := &q.keys[s.key]
+	if s.prev == none {
+		k.head = s.next
+	} else {
+		q.slots[s.prev].next = s.next
+	}
+	if s.next == none {
+		k.tail = s.prev
+	} else {
+		q.slots[s.next].prev = s.prev
+	}
+}
+
+func (q *Queue) deferUntil(i uint32, due time.Time) {
+	q.slots[i].state = deferred
+	q.slots[i].due = due.UnixMicro()
+	q.stats.Deferred++
+	heap.Push((*byDue)(q), i)
+}
+
+// promote makes ready what is due. While the clock stands still, for the upstream is held, what was tried before goes to the front:
+// probes take from the back, and should not try the same again.
+func (q *Queue) promote(now time.Time) {
+	for len(q.waiting) > 0 && q.slots[q.waiting[0]].due <= now.UnixMicro() {
+		i := heap.Pop((*byDue)(q)).(uint32)
+		q.stats.Deferred--
+		q.ready(i, q.clockStopped())
+	}
+}
+
+// leave takes a delivery out of the state in which the caller must have it.
+func (q *Queue) leave(ref Ref, want state) {
+	if q.slots[ref].state != want {
+		panic("queue: a delivery that is not in flight was given back")
+	}
+	q.stats.InFlight--
+}
+
+// turns is a ring of keys.
+type turns struct {
+	ring  []uint32
+	first int
+	n     int
+}
+
+func (t *turns) push(k uint32) {
+	if t.n == len(t.ring) {
+		t.grow()
+	}
+	t.ring[(t.first+t.n)%len(t.ring)] = k
+	t.n++
+}
+
+func (t *turns) pushFront(k uint32) {
+	if t.n == len(t.ring) {
+		t.grow()
+	}
+	t.first = (t.first + len(t.ring) - 1) % len(t.ring)
+	t.ring[t.first] = k
+	t.n++
+}
+
+// popLast takes the key whose turn would come last.
+func (t *turns) popLast() (uint32, bool) {
+	if t.n == 0 {
+		return none, false
+	}
+	t.n--
+	return t.ring[(t.first+t.n)%len(t.ring)], true
+}
+
+func (t *turns) pop() (uint32, bool) {
+	if t.n == 0 {
+		return none, false
+	}
+	k := t.ring[t.first]
+	t.first = (t.first + 1) % len(t.ring)
+	t.n--
+	return k, true
+}
+
+func (t *turns) grow() {
+	ring := make([]uint32, max(16, 2*len(t.ring)))
+	for i := range t.n {
+		ring[i] = t.ring[(t.first+i)%len(t.ring)]
+	}
+	t.ring, t.first = ring, 0
+}
+
+// dueHeap holds deferred slots, the first due on top.
+type dueHeap []uint32
+
+// byDue is the queue as container/heap sees it.
+type byDue Queue
+
+func (h *byDue) Len() int { return len(h.waiting) }
+func (h *byDue) Less(a, b int) bool {
+	return h.slots[h.waiting[a]].due < h.slots[h.waiting[b]].due
+}
+func (h *byDue) Swap(a, b int) { h.waiting[a], h.waiting[b] = h.waiting[b], h.waiting[a] }
+func (h *byDue) Push(x any)    { h.waiting = append(h.waiting, x.(uint32)) }
+func (h *byDue) Pop() any {
+	last := len(h.waiting) - 1
+	x := h.waiting[last]
+	h.waiting = h.waiting[:last]
+	return x
+}

@@ -1,0 +1,422 @@
+// Package queue decides which delivery is tried next, and when a failed one is due again.
+//
+// It is a deterministic state machine: it does no I/O, starts no goroutines and never reads the
+// clock. Deliveries of different keys take turns, so that a flood for one domain delays nobody
+// else; deliveries of one key go in the order in which they became due. One goroutine owns a Queue.
+package queue
+
+import (
+	"cmp"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/mailweir/mailweir/proxy/message"
+)
+
+// Ref names a pending delivery from Add to End. The zero Ref names none. After End the same value may
+// name another delivery.
+type Ref uint32
+
+// Delivery is the unit of the queue: those recipients of one message that share their fate so far. A
+// message starts as one delivery of up to MaxGroup recipients (the upstream fans out by domain, so
+// splitting it earlier would only send the body more often); recipients that fail on their own
+// account go on as deliveries of their own.
+type Delivery struct {
+	Ref        Ref
+	ID         message.ID
+	Received   time.Time
+	Recipients int   // of the message
+	To         []int // indices of recipients; nil: all of the message. Not to be changed.
+	Tries            // what it has been through
+	Last       bool  // the message has no other delivery
+}
+
+// Tries is what a delivery has been through; it survives a restart.
+type Tries struct {
+	Attempts  uint8 // failures on the recipients' own account: the exponent of their backoff
+	Strikes   uint8 // failures that concerned the upstream: the exponent of that backoff
+	Uncertain uint8 // tries that may have been delivered, though no reply was heard
+	Suspects  uint8 // refusals that looked like the upstream's and not like the recipient's
+}
+
+// Cause says whose failure a deferral is.
+type Cause uint8
+
+const (
+	ByUpstream  Cause = iota // RetryMin to RetryMax
+	ByRecipient              // RecipientRetryMin to RecipientRetryMax
+	ByUncertain              // may have been delivered: uncertainMin, then ever longer
+)
+
+const (
+	// MaxGroup is how many recipients one delivery has at most: what every server must take in
+	// one transaction (RFC 5321 section 4.5.3.1.8).
+	MaxGroup = 100
+
+	// uncertainMin is the first pause after a try that may have been delivered; uncertainHold the
+	// pause from the third on. A relay that takes mail and never answers gets a handful of
+	// copies and not one a minute.
+	uncertainMin  = 5 * time.Minute
+	uncertainHold = 24 * time.Hour
+
+	// UncertainMax is that third try.
+	UncertainMax = 3
+
+	none = 0 // end of a list, and no slot: slot 0 of every slab is never used
+)
+
+type state uint8
+
+const (
+	free state = iota
+	ready
+	deferred
+	inFlight
+)
+
+// entry is one message of the queue: 32 bytes, no pointers.
+type entry struct {
+	id         message.ID
+	received   int64  // Unix microseconds
+	recipients uint32 // how many
+	open       uint32 // deliveries that have not ended; 0: the entry is free
+	next       uint32 // free entry
+}
+
+// slot is one delivery: 32 bytes, no pointers, so that the collector never looks at a backlog.
+type slot struct {
+	due     int64  // Unix microseconds; when deferred
+	entry   uint32 // its message
+	key     uint32
+	next    uint32 // in the list of its key, or of free slots
+	prev    uint32 // in the list of its key
+	tries   Tries
+	state   state
+	partial bool // has a list of recipients in Queue.to
+}
+
+// key is one name under which deliveries queue up.
+type key struct {
+	name       string
+	head, tail uint32 // ready deliveries
+	refs       int    // deliveries of this key, in any state
+}
+
+// Queue holds the pending deliveries. Its zero value is not usable; New makes one.
+type Queue struct {
+	cfg     Config
+	random  *rand.Rand
+	entries []entry
+	slots   []slot
+	to      map[Ref][]int // recipients of the deliveries that are not whole messages
+	keys    []key
+	byName  map[string]uint32
+	turns   turns   // keys that have something ready, in order of their turn
+	waiting dueHeap // deferred deliveries
+	pauses  []Pause // spans that do not count towards expiry
+	grace   time.Time
+
+	freeEntry, freeSlot uint32
+	freeKeys            []uint32
+	stats               Stats
+}
+
+// Stats counts what is pending.
+type Stats struct {
+	Messages   int
+	Deliveries int
+	Ready      int
+	Deferred   int
+	InFlight   int
+}
+
+// startGrace is how long after a start nothing expires: the clock may have been wrong before, or be now.
+const startGrace = 10 * time.Minute
+
+// New returns an empty queue. Equal seeds, calls and times give equal answers.
+func New(cfg Config, seed uint64, now time.Time) *Queue {
+	return &Queue{
+		cfg:     cfg,
+		random:  rand.New(rand.NewPCG(seed, 0)),
+		entries: make([]entry, 1),
+		slots:   make([]slot, 1),
+		to:      map[Ref][]int{},
+		keys:    make([]key, 1),
+		byName:  map[string]uint32{},
+		grace:   now.Add(startGrace),
+	}
+}
+
+// Group is a delivery to be added.
+type Group struct {
+	Key   string    // deliveries of different keys take turns
+	To    []int     // nil: all recipients of the message. The queue keeps it.
+	Due   time.Time // zero: at once
+	Tries Tries
+}
+
+// Add takes in a message that was accepted at received, with its deliveries: at least one. A due time
+// further away than the longest backoff is brought nearer, since the clock that it was written by
+// may have been wrong.
+func (q *Queue) Add(now time.Time, id message.ID, received time.Time, recipients int, groups []Group) {
+	e := q.newEntry(id, received, recipients, len(groups))
+	for _, g := range groups {
+		ref := q.newSlot(e, g)
+		if g.Due.After(now) {
+			q.deferUntil(ref, earlier(g.Due, now.Add(q.longestPause())))
+		} else {
+			q.ready(ref, false)
+		}
+	}
+}
+
+// Next takes the delivery whose turn it is; it is in flight until Return, Defer or End.
+func (q *Queue) Next(now time.Time) (Delivery, bool) {
+	q.promote(now)
+	k, ok := q.turns.pop()
+	if !ok {
+		return Delivery{}, false
+	}
+	ref := q.keys[k].head
+	q.unlink(ref)
+	if q.keys[k].head != none {
+		q.turns.push(k)
+	}
+	return q.fly(ref), true
+}
+
+// NextNewest takes what became ready last, of the key whose turn would come last; another key follows. It is for probes, which
+// must not go through a pile of the same kind one by one.
+func (q *Queue) NextNewest(now time.Time) (Delivery, bool) {
+	q.promote(now)
+	k, ok := q.turns.popLast()
+	if !ok {
+		return Delivery{}, false
+	}
+	ref := q.keys[k].tail
+	q.unlink(ref)
+	if q.keys[k].head != none {
+		q.turns.pushFront(k)
+	}
+	return q.fly(ref), true
+}
+
+// fly makes a delivery that is in no list one in flight.
+func (q *Queue) fly(ref uint32) Delivery {
+	s := &q.slots[ref]
+	s.state = inFlight
+	q.stats.Ready--
+	q.stats.InFlight++
+	return q.delivery(ref)
+}
+
+func (q *Queue) delivery(i uint32) Delivery {
+	s := &q.slots[i]
+	e := &q.entries[s.entry]
+	return Delivery{
+		Ref:        Ref(i),
+		ID:         e.id,
+		Received:   time.UnixMicro(e.received),
+		Recipients: int(e.recipients),
+		To:         q.to[Ref(i)],
+		Tries:      s.tries,
+		Last:       e.open == 1,
+	}
+}
+
+// Return gives a delivery back as if it had never been tried: it is the next of its key.
+func (q *Queue) Return(ref Ref) {
+	q.leave(ref, inFlight)
+	q.ready(uint32(ref), true)
+}
+
+// Defer counts a failed try and makes the delivery wait, longer at each failure of the same cause. hint, if
+// longer, is how long the upstream asked to wait. It returns when the delivery is due and what it has been through,
+// for the journal.
+func (q *Queue) Defer(now time.Time, ref Ref, cause Cause, hint time.Duration) (time.Time, Tries) {
+	s := &q.slots[ref]
+	pause := max(q.pause(&s.tries, cause), hint)
+	due := now.Add(min(pause, q.longestPause())).Truncate(time.Microsecond) // as the journal keeps it
+	q.leave(ref, inFlight)
+	q.deferUntil(uint32(ref), due)
+	return due, s.tries
+}
+
+// Suspect counts a refusal that looked like the upstream's, for a delivery that is then deferred.
+func (q *Queue) Suspect(ref Ref) {
+	q.slots[ref].tries.Suspects = up(q.slots[ref].tries.Suspects)
+}
+
+// Split makes a new delivery of some recipients of one that is in flight. It is in flight too and has the same history;
+// the caller Narrows ref to the others.
+func (q *Queue) Split(ref Ref, to []int, key string) Ref {
+	s := q.slots[ref]
+	q.entries[s.entry].open++
+	other := q.newSlot(s.entry, Group{Key: key, To: to, Tries: s.tries})
+	q.slots[other].state = inFlight
+	q.stats.InFlight++
+	return Ref(other)
+}
+
+// Narrow says which recipients are left of a delivery in flight. The queue keeps to.
+func (q *Queue) Narrow(ref Ref, to []int) {
+	q.slots[ref].partial = true
+	q.to[ref] = to
+}
+
+// End removes a delivery in flight, and with the last one its message; last says so.
+func (q *Queue) End(ref Ref) (last bool) {
+	q.leave(ref, inFlight)
+	s := q.slots[ref]
+	if s.partial {
+		delete(q.to, ref)
+	}
+	q.unref(s.key)
+	q.slots[ref] = slot{next: q.freeSlot}
+	q.freeSlot = uint32(ref)
+	q.stats.Deliveries--
+
+	e := &q.entries[s.entry]
+	e.open--
+	if e.open > 0 {
+		return false
+	}
+	*e = entry{next: q.freeEntry}
+	q.freeEntry = s.entry
+	q.stats.Messages--
+	return true
+}
+
+// Ready returns how many deliveries may be started now.
+func (q *Queue) Ready(now time.Time) int {
+	q.promote(now)
+	return q.stats.Ready
+}
+
+// NextDue returns when the next deferred delivery is due; the zero time when none is.
+func (q *Queue) NextDue() time.Time {
+	if len(q.waiting) == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(q.slots[q.waiting[0]].due)
+}
+
+// Stats returns the counts as they are now.
+func (q *Queue) Stats() Stats { return q.stats }
+
+// Row is a delivery as a list shows it.
+type Row struct {
+	Delivery
+	State string    // due, deferred, in flight
+	Due   time.Time // when deferred
+}
+
+// Rows returns the limit oldest pending deliveries, the oldest first. It walks the whole queue: for operators,
+// not for every message.
+func (q *Queue) Rows(limit int) []Row {
+	var oldest []uint32
+	byAge := func(a, b uint32) int {
+		return cmp.Compare(q.entries[q.slots[a].entry].id, q.entries[q.slots[b].entry].id)
+	}
+	for i := range q.slots {
+		if q.slots[i].state == free {
+			continue
+		}
+		oldest = append(oldest, uint32(i))
+		if len(oldest) == 2*limit {
+			slices.SortFunc(oldest, byAge)
+			oldest = oldest[:limit]
+		}
+	}
+	slices.SortFunc(oldest, byAge)
+	rows := make([]Row, 0, min(limit, len(oldest)))
+	for _, i := range oldest[:min(limit, len(oldest))] {
+		s := &q.slots[i]
+		row := Row{Delivery: q.delivery(i), State: [...]string{ready: "due", deferred: "deferred", inFlight: "in flight"}[s.state]}
+		if s.state == deferred {
+			row.Due = time.UnixMicro(s.due)
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// Oldest returns when the oldest pending message was accepted; the zero time when there is none. It
+// walks the whole queue.
+func (q *Queue) Oldest() time.Time {
+	oldest := int64(math.MaxInt64)
+	for i := range q.entries {
+		if q.entries[i].open > 0 {
+			oldest = min(oldest, q.entries[i].received)
+		}
+	}
+	if oldest == math.MaxInt64 {
+		return time.Time{}
+	}
+	return time.UnixMicro(oldest)
+}
+
+// Expired reports whether a delivery that was just tried and failed has waited long enough to be given up:
+// ExpireAfter since it was received, not counting pauses, and never in the first minutes after a start.
+func (q *Queue) Expired(now time.Time, ref Ref) bool {
+	if now.Before(q.grace) {
+		return false
+	}
+	received := time.UnixMicro(q.entries[q.slots[ref].entry].received)
+	waited := now.Sub(received)
+	for _, p := range q.pauses {
+		waited -= p.within(received, now)
+	}
+	return waited >= q.cfg.ExpireAfter
+}
+
+// pause counts one failure of the cause and returns the backoff that follows it.
+func (q *Queue) pause(t *Tries, cause Cause) time.Duration {
+	switch cause {
+	case ByRecipient:
+		t.Attempts = up(t.Attempts)
+		return q.jitter(backoff(q.cfg.RecipientRetryMin, q.cfg.RecipientRetryMax, t.Attempts))
+	case ByUncertain:
+		t.Attempts, t.Uncertain = up(t.Attempts), up(t.Uncertain)
+		if t.Uncertain >= UncertainMax {
+			return uncertainHold
+		}
+		return uncertainMin + q.jitter(backoff(uncertainMin, uncertainHold, t.Uncertain))
+	default:
+		t.Strikes = up(t.Strikes)
+		return q.jitter(backoff(q.cfg.RetryMin, q.cfg.RetryMax, t.Strikes))
+	}
+}
+
+func (q *Queue) longestPause() time.Duration {
+	return max(q.cfg.RetryMax, q.cfg.RecipientRetryMax, uncertainHold)
+}
+
+// backoff doubles from lo to hi.
+func backoff(lo, hi time.Duration, failures uint8) time.Duration {
+	if doublings := failures - 1; lo < hi>>doublings {
+		return lo << doublings
+	}
+	return hi
+}
+
+// jitter keeps half of d and draws the other half, so that what failed together does not return together.
+func (q *Queue) jitter(d time.Duration) time.Duration {
+	return d/2 + time.Duration(q.random.Int64N(int64(d/2)+1))
+}
+
+func up(n uint8) uint8 {
+	if n == math.MaxUint8 {
+		return n
+	}
+	return n + 1
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,165 @@
+// Package upstream sends messages to one upstream over connections that others count, and says what its replies mean.
+//
+// A Conn never sends part of a message followed by the dot, never takes a reply for that of another command, and ends
+// every Job with exactly one Result: decided by the server or by us, handed back because nothing can have been
+// delivered, or uncertain. How many connections there are, when they are dialled and what becomes of a message is
+// decided elsewhere; nothing here retries, sleeps or logs.
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/mailweir/mailweir/flowctl"
+)
+
+// Level is how much of the protocol may be on the wire unanswered.
+type Level uint32
+
+// The levels; each includes the one before. A Client starts at the highest and goes down one step when the
+// upstream lost count.
+const (
+	L0 Level = iota // one command at a time: no PIPELINING, or something between us masks the banner
+	L1              // {MAIL, RCPT*, DATA}, then the content
+	L2              // {content of n, RSET, MAIL, RCPT*, DATA of n+1} (RFC 2920 section 3.1)
+)
+
+// cutsMax is how many connections in a row may end with two messages on the wire before L2 is blamed for it: a
+// server that restarts cuts one or all of them once, a server that cannot do L2 cuts each.
+const cutsMax = 3
+
+// Client brings connections to one upstream up. It is safe for concurrent use and holds no connection.
+type Client struct {
+	cfg      Config
+	address  string // host:port of the URL
+	implicit bool   // TLS comes first
+	mode     string // none, opportunistic, require
+	tls      *tls.Config
+
+	level atomic.Uint32 // Level
+	cuts  atomic.Int32  // connections in a row that ended with two messages on the wire
+}
+
+// errSettings is wrapped by errors that only a change of our settings, or of the upstream's, can cure.
+var errSettings = errors.New("settings do not fit the upstream")
+
+// tlsSessions bounds how many sessions are remembered for resumption.
+const tlsSessions = 32
+
+// New checks the configuration and reads its CA file.
+func New(cfg Config) (*Client, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	address, implicit, err := cfg.Address()
+	if err != nil {
+		return nil, err
+	}
+	mode, verify := cfg.security(implicit)
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("upstream: url: %v", err)
+	}
+	c := &Client{cfg: cfg, address: address, implicit: implicit, mode: mode}
+	c.level.Store(uint32(L2))
+	c.tls = &tls.Config{
+		ServerName:         host,
+		MinVersion:         tls.VersionTLS12,
+		ClientSessionCache: tls.NewLRUClientSessionCache(tlsSessions),
+	}
+	if !verify {
+		// Any encryption is better than the clear text that would be used otherwise (RFC 7435).
+		c.tls.InsecureSkipVerify, c.tls.MinVersion = true, tls.VersionTLS10
+	}
+	if c.tls.RootCAs, err = roots(cfg.CAFile); err != nil {
+		return nil, err
+	}
+	if c.cfg.Hostname == "" {
+		c.cfg.Hostname = "localhost"
+	}
+	if c.cfg.AgeMax == 0 {
+		c.cfg.AgeMax = ageMaxDefault
+	}
+	if c.cfg.Dial == nil {
+		c.cfg.Dial = (&net.Dialer{}).DialContext
+	}
+	c.cfg.Timeouts = cfg.Timeouts.orDefaults()
+	return c, nil
+}
+
+// roots returns nil, the system's, for no file.
+func roots(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("upstream: read ca_file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("upstream: read ca_file: %s holds no PEM certificate", file)
+	}
+	return pool, nil
+}
+
+// Level returns how much pipelining the upstream is trusted with at present.
+func (c *Client) Level() Level { return Level(c.level.Load()) }
+
+// lostCount steps down after a reply that fits no command, on a connection that worked at level used. Connections
+// that find the same out later do not step down again.
+func (c *Client) lostCount(used Level) {
+	if used > L0 {
+		c.level.CompareAndSwap(uint32(used), uint32(used-1))
+	}
+}
+
+// cut counts a connection that ended with two messages on the wire, unless the server gave a reason (nil) or we did it.
+func (c *Client) cut(err error) {
+	if err == nil || errors.Is(err, net.ErrClosed) {
+		return
+	}
+	if c.cuts.Add(1) >= cutsMax {
+		c.cuts.Store(0)
+		c.lostCount(L2)
+	}
+}
+
+// Connect dials addr, or the URL's host and port when addr is "", and brings the session to where MAIL is
+// allowed: greeting, EHLO, STARTTLS, AUTH. Certificates are verified for the host of the URL, whatever addr is.
+// Cancelling ctx ends it. On failure there is no Conn, nothing is left open, and the Outcome says class and
+// stage; with class OK the Conn must be given to Run or Cut.
+//
+// There is no way back to clear text: an upstream that offers STARTTLS and fails at it is Unavailable, or
+// Misconfigured when its certificate does not hold.
+func (c *Client) Connect(ctx context.Context, addr string) (*Conn, flowctl.Outcome) {
+	if addr == "" {
+		addr = c.address
+	}
+	started := time.Now()
+	s := &setup{client: c, stage: flowctl.StageConnect}
+	f := s.dial(ctx, addr)
+	if f == nil {
+		stop := context.AfterFunc(ctx, s.cut)
+		f = s.open(ctx)
+		if !stop() && f == nil {
+			f = s.fail(context.Cause(ctx))
+		}
+	}
+	out := flowctl.Outcome{Stage: s.stage, Started: started, Took: time.Since(started)}
+	if f != nil {
+		if s.raw != nil {
+			s.cut()
+		}
+		out.Class, out.RetryAfter, out.Limit, out.Text = f.meaning.Class, f.meaning.RetryAfter, f.meaning.Limit, f.text
+		return nil, out
+	}
+	return newConn(s), out
+}

@@ -1,0 +1,175 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config says how the upstream is reached.
+type Config struct {
+	URL           string        // smtp://host:25, smtp://host:587, smtps://host:465
+	Username      string        // "": no AUTH
+	Password      string        //
+	PasswordFile  string        // read again at each login; excludes Password
+	TLS           string        // none, opportunistic, require; "": opportunistic
+	CAFile        string        // PEM roots in place of the system's; certificates are then verified also when opportunistic
+	PlaintextAuth bool          // allows credentials without TLS
+	Hostname      string        // in EHLO; "": localhost
+	Timeouts      Timeouts      // zero fields mean RFC 5321's
+	MessagesMax   int           // rotate after so many; 0: only what the upstream shows
+	AgeMax        time.Duration // rotate after; 0: 1 h
+
+	// Dial opens the transport; nil: a net.Dialer.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Forbidden recognises our own listeners: a connection that reached one is closed at once and Misconfigured, since
+	// mail sent to it would go in circles. nil: nothing is forbidden.
+	Forbidden func(remote net.Addr) bool
+}
+
+// Timeouts are the longest waits per phase (RFC 5321 section 4.5.3.2). A zero field means the RFC's value.
+type Timeouts struct {
+	Connect  time.Duration // 30 s
+	Greeting time.Duration // 5 min; also EHLO, STARTTLS, AUTH
+	Command  time.Duration // 5 min: MAIL, RCPT
+	Data     time.Duration // 2 min: the 354
+	Block    time.Duration // 3 min: each write of content
+	Dot      time.Duration // 10 min: the reply to the content; shorter makes duplicates
+}
+
+// The values of Config.TLS.
+const (
+	tlsNone          = "none"
+	tlsOpportunistic = "opportunistic"
+	tlsRequire       = "require"
+)
+
+const ageMaxDefault = time.Hour
+
+// Validate joins all faults. It reads nothing but c.
+func (c Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) {
+		faults = append(faults, fmt.Errorf("upstream: "+format, args...))
+	}
+	_, implicit, err := c.Address()
+	if err != nil {
+		faults = append(faults, err)
+	}
+	switch c.TLS {
+	case "", tlsOpportunistic, tlsRequire:
+	case tlsNone:
+		if c.CAFile != "" {
+			fault("tls: none, but ca_file is set")
+		}
+		if implicit {
+			fault("tls: none, but the url says smtps")
+		}
+		if c.Username != "" && !c.PlaintextAuth {
+			fault("tls: none, but there are credentials; plaintext_auth would allow it")
+		}
+	default:
+		fault("tls: %q is not one of none, opportunistic, require", c.TLS)
+	}
+	c.validateCredentials(fault)
+	if strings.ContainsFunc(c.Hostname, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		fault("hostname: has characters that EHLO cannot carry")
+	}
+	if c.MessagesMax < 0 {
+		fault("messages_per_connection: is negative")
+	}
+	if c.AgeMax < 0 {
+		fault("connection_max_age: is negative")
+	}
+	t := c.Timeouts
+	if min(t.Connect, t.Greeting, t.Command, t.Data, t.Block, t.Dot) < 0 {
+		fault("timeouts: one is negative")
+	}
+	return errors.Join(faults...)
+}
+
+func (c Config) validateCredentials(fault func(string, ...any)) {
+	secret := c.Password != "" || c.PasswordFile != ""
+	switch {
+	case c.Password != "" && c.PasswordFile != "":
+		fault("password: is set, and password_file too")
+	case c.Username != "" && !secret:
+		fault("username: is set, but neither password nor password_file")
+	case c.Username == "" && secret:
+		fault("password: is set, but no username")
+	}
+	if strings.ContainsRune(c.Username, 0) || strings.ContainsRune(c.Password, 0) {
+		fault("username, password: one contains a NUL, which AUTH cannot carry")
+	}
+}
+
+// Address returns host:port from the URL, with port 25 for smtp and 465 for smtps (RFC 8314) where it names none, and
+// whether TLS comes first. Errors do not repeat the URL, since people put passwords into URLs.
+func (c Config) Address() (hostport string, implicitTLS bool, err error) {
+	fail := func(why string) (string, bool, error) { return "", false, errors.New("upstream: url: " + why) }
+	if c.URL == "" {
+		return fail("is missing")
+	}
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		return fail("is no URL; write smtp://host:port or smtps://host:port")
+	}
+	port := "25"
+	switch u.Scheme {
+	case "smtp":
+	case "smtps":
+		port, implicitTLS = "465", true
+	default:
+		return fail("begins neither with smtp:// nor with smtps://")
+	}
+	switch {
+	case u.User != nil:
+		return fail("holds credentials; use username and password or password_file")
+	case u.Hostname() == "":
+		return fail("names no host")
+	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
+		return fail("has more than host and port")
+	}
+	if u.Port() != "" {
+		port = u.Port()
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		return fail("has a port that is no port")
+	}
+	return net.JoinHostPort(u.Hostname(), port), implicitTLS, nil
+}
+
+// security returns how TLS is used: one of the values of Config.TLS, and whether certificates are verified. Credentials
+// and smtps imply verified, required TLS; PlaintextAuth lifts that for credentials. Without either, opportunistic TLS
+// takes any certificate: it defends against listeners only, but more than none at all would (RFC 7435).
+func (c Config) security(implicit bool) (mode string, verify bool) {
+	mode = c.TLS
+	if mode == "" {
+		mode = tlsOpportunistic
+	}
+	if implicit || c.Username != "" && !c.PlaintextAuth {
+		mode = tlsRequire
+	}
+	return mode, mode == tlsRequire || c.Username != "" || c.CAFile != ""
+}
+
+// orDefaults fills zero fields with the values of RFC 5321 section 4.5.3.2.
+func (t Timeouts) orDefaults() Timeouts {
+	or := func(d *time.Duration, rfc time.Duration) {
+		if *d == 0 {
+			*d = rfc
+		}
+	}
+	or(&t.Connect, 30*time.Second)
+	or(&t.Greeting, 5*time.Minute)
+	or(&t.Command, 5*time.Minute)
+	or(&t.Data, 2*time.Minute)
+	or(&t.Block, 3*time.Minute)
+	or(&t.Dot, 10*time.Minute)
+	return t
+}

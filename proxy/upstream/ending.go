@@ -1,0 +1,48 @@
+package upstream
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/mailweir/mailweir/flowctl"
+)
+
+// ending says why a connection is over.
+type ending struct {
+	outcome flowctl.Outcome
+	err     error // nil: the server said it, or we are done
+	said    bool  // by the server, in a reply
+	polite  bool  // with QUIT
+	shifted bool  // replies do not belong to the commands we matched them with
+}
+
+func retire(class flowctl.Class, why string) *ending {
+	return &ending{outcome: flowctl.Outcome{Class: class, Stage: flowctl.StageIdle, Text: why}, polite: true}
+}
+
+func endErr(st flowctl.Stage, err error) *ending {
+	return &ending{outcome: outcome(st, ClassifyErr(st, err), truncate(clean(err.Error()), replyTextMax)), err: err}
+}
+
+func endReply(st flowctl.Stage, r Reply) *ending {
+	return &ending{outcome: outcome(st, Classify(st, r.Code, r.Enhanced, r.Text), r.String()), said: true}
+}
+
+func outcome(st flowctl.Stage, m Meaning, text string) flowctl.Outcome {
+	return flowctl.Outcome{Class: m.Class, Stage: st, RetryAfter: m.RetryAfter, Limit: m.Limit, Text: text}
+}
+
+var errSequence = errors.New("upstream: reply fits no command")
+
+// lost ends the connection because the server no longer follows our commands.
+func (c *Conn) lost(st flowctl.Stage, r Reply) *ending {
+	c.client.lostCount(c.used)
+	return endErr(st, fmt.Errorf("%w: %s", errSequence, r))
+}
+
+// shifted is lost, with the suspicion that earlier replies were matched wrongly too.
+func (c *Conn) shifted(st flowctl.Stage, r Reply) *ending {
+	end := c.lost(st, r)
+	end.shifted = true
+	return end
+}

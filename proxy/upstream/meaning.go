@@ -1,0 +1,189 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mailweir/mailweir/flowctl"
+)
+
+// Meaning is what a reply, or the lack of one, says. The zero value is: taken.
+type Meaning struct {
+	Class      flowctl.Class
+	Word       string        // finer than Class: one of the keys of classes; "": taken
+	Split      bool          // too many recipients in one transaction
+	RetryAfter time.Duration // named by the text, at most a day; 0: none
+	Limit      int           // the number of connections or messages that the text names; 0: none
+}
+
+// classes are the words' classes.
+var classes = map[string]flowctl.Class{
+	"conc-source":   flowctl.Busy,
+	"conc-server":   flowctl.Overload,
+	"conn-cap":      flowctl.SessionCap,
+	"idle":          flowctl.IdleClose,
+	"rate":          flowctl.RateLimited,
+	"quota":         flowctl.Quota,
+	"auth-churn":    flowctl.AuthThrottle,
+	"auth-temp":     flowctl.AuthThrottle,
+	"misconfigured": flowctl.Misconfigured,
+	"pressure":      flowctl.Overload,
+	"reputation":    flowctl.Reputation,
+	"unavailable":   flowctl.Unavailable,
+	"rcpt":          flowctl.PerMessage,
+	"split":         flowctl.PerMessage,
+	"temp":          flowctl.PerMessage,
+	"perm":          flowctl.Permanent,
+}
+
+func mean(word string) Meaning { return Meaning{Class: classes[word], Word: word} }
+
+// classifyMax is how much of a text is looked at, in octets; what a reply means stands at its beginning.
+const classifyMax = 512
+
+// Classify gives a reply its meaning: the first rule that fits, else what the first digit says at this stage. It
+// is a pure function of its arguments. text is the reply's without its enhanced code enh, which is 0.0.0 where
+// there is none.
+//
+// At RCPT and after the content a relay may quote a remote server ("host x said: ..."): what follows "said:"
+// concerns neither us nor the relay, so nothing but the first digit of the relay's own code counts then.
+// Otherwise a class found there may still be meant for this message alone; the guards against that are the
+// caller's, who sees more than one message.
+func Classify(st flowctl.Stage, code int, enh [3]uint16, text string) Meaning {
+	if code/100 == 2 || code/100 == 3 {
+		return Meaning{}
+	}
+	if st == flowctl.StageRcpt && code == 552 {
+		code = 452 // RFC 5321 section 4.5.3.1.10
+	}
+	text = strings.ToLower(text)
+	if quotes(st, text) {
+		return fallback(st, code, enh, 0)
+	}
+	text = truncate(text, classifyMax)
+	hint := retryHint(text)
+	for i := range rules {
+		if rules[i].fits(st, code, enh, text) {
+			m := mean(rules[i].word)
+			m.RetryAfter, m.Split = hint, rules[i].word == "split"
+			if rules[i].counts {
+				m.Limit = namedLimit(text)
+			}
+			return m
+		}
+	}
+	return fallback(st, code, enh, hint)
+}
+
+func quotes(st flowctl.Stage, text string) bool {
+	return st >= flowctl.StageRcpt && st <= flowctl.StageDot && strings.Contains(text, "said:")
+}
+
+// fallback judges by the first digit. A reply outside 2yz to 5yz is unknown, and unknown means temporary.
+func fallback(st flowctl.Stage, code int, enh [3]uint16, hint time.Duration) Meaning {
+	word := "temp"
+	switch st {
+	case flowctl.StageConnect, flowctl.StageGreeting, flowctl.StageEHLO:
+		word = "conc-server" // a 4yz without a word of explanation is how servers turn away what is too much
+	case flowctl.StageTLS:
+		word = "unavailable"
+	case flowctl.StageAuth:
+		word = "auth-temp"
+	case flowctl.StageIdle:
+		word = "idle"
+	}
+	if code/100 == 5 {
+		switch {
+		case st <= flowctl.StageAuth:
+			word = "misconfigured"
+		case st == flowctl.StageIdle:
+		case hint > 0: // whoever says when to come back does not mean for good
+		case (code == 500 || code == 502 || code == 503) && (enh[0] == 0 || enh[1] == 5):
+			// About the command or its place in the session (RFC 5321 section 4.2.2), hence not about this message.
+		default:
+			word = "perm"
+		}
+	}
+	m := mean(word)
+	m.RetryAfter = hint
+	return m
+}
+
+const retryHintMax = 24 * time.Hour
+
+var (
+	retryWords = regexp.MustCompile(`\b(?:try|retry|retrying|wait|come back|back off)\b.{0,40}?\b(?:in|after|for|at least)\s+(?:about\s+|another\s+)?(\d{1,6})\s*(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)\b`)
+	retryClock = regexp.MustCompile(`\b(?:try|retry|come back|wait)\b.{0,40}?\b(?:in|after|for)\s+(\d{1,2}):(\d\d):(\d\d)\b`)
+	limitWords = regexp.MustCompile(`\b(?:limit|max|maximum|maximal|most|only)(?: (?:number|of|is|allowed|connections?|sessions?|messages?|to|=))*[\s:=(]+(\d{1,5})(?:[^.\d]|$)`)
+)
+
+// retryHint reads "try again in 5 minutes" and the like.
+func retryHint(lower string) time.Duration {
+	var d time.Duration
+	if m := retryWords.FindStringSubmatch(lower); m != nil {
+		unit := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour}[m[2][0]]
+		d = time.Duration(number(m[1])) * unit
+	} else if m := retryClock.FindStringSubmatch(lower); m != nil {
+		d = time.Duration(number(m[1]))*time.Hour + time.Duration(number(m[2]))*time.Minute + time.Duration(number(m[3]))*time.Second
+	}
+	return min(d, retryHintMax)
+}
+
+func namedLimit(lower string) int {
+	if m := limitWords.FindStringSubmatch(lower); m != nil {
+		return number(m[1])
+	}
+	return 0
+}
+
+// number reads digits that a pattern has bounded to six.
+func number(digits string) int {
+	n, err := strconv.Atoi(digits)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// ClassifyErr gives an error of I/O, of name resolution or of TLS its meaning at a stage. nil is: taken. A name
+// that does not exist is Unavailable as well: it may be back in a minute, and mail is never given up for our own
+// resolver.
+func ClassifyErr(st flowctl.Stage, err error) Meaning {
+	var timeout interface{ Timeout() bool }
+	switch {
+	case err == nil:
+		return Meaning{}
+	case errors.Is(err, net.ErrClosed), errors.Is(err, context.Canceled):
+		return mean("idle") // we closed it ourselves: says nothing of the upstream
+	case isCertificate(err), errors.Is(err, errSettings):
+		return mean("misconfigured")
+	case errors.Is(err, errSequence), errors.Is(err, errReplyMalformed), errors.Is(err, errReplyTooLong):
+		return mean("unavailable")
+	case st == flowctl.StageIdle:
+		return mean("idle")
+	case (errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, os.ErrDeadlineExceeded)) && answered(st):
+		return mean("pressure") // it took the connection and some commands, and then a reply did not come
+	}
+	return mean("unavailable")
+}
+
+// answered tells whether the server has said anything when a session gets to st.
+func answered(st flowctl.Stage) bool {
+	return st != flowctl.StageConnect && st != flowctl.StageGreeting && st != flowctl.StageTLS
+}
+
+func isCertificate(err error) bool {
+	var verification *tls.CertificateVerificationError
+	var authority x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	return errors.As(err, &verification) || errors.As(err, &authority) || errors.As(err, &host) || errors.As(err, &invalid)
+}

@@ -1,0 +1,247 @@
+package upstream
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/mailweir/mailweir/flowctl"
+)
+
+// setup is a session on its way from the dial to where MAIL is allowed. One command is under way at a time.
+type setup struct {
+	client *Client
+	stage  flowctl.Stage
+	raw    net.Conn // the transport
+	conn   net.Conn // raw, or TLS over it
+	br     *bufio.Reader
+	ext    Extensions
+	masked bool // something on the way hides the banner, and with it what else we do not know
+}
+
+// fault says why a session did not come up.
+type fault struct {
+	meaning Meaning
+	text    string // the reply, or the error; never a secret
+}
+
+func (s *setup) fail(err error) *fault {
+	return &fault{ClassifyErr(s.stage, err), truncate(clean(err.Error()), replyTextMax)}
+}
+
+func (s *setup) refused(r Reply) *fault {
+	if !r.negative() {
+		return s.fail(fmt.Errorf("upstream: read reply: %s fits no question", r))
+	}
+	return &fault{Classify(s.stage, r.Code, r.Enhanced, r.Text), r.String()}
+}
+
+// cut ends the session from any goroutine. Its error tells nothing: the socket is gone either way.
+func (s *setup) cut() { _ = s.raw.Close() }
+
+func (s *setup) dial(ctx context.Context, addr string) *fault {
+	ctx, cancel := context.WithTimeout(ctx, s.client.cfg.Timeouts.Connect)
+	defer cancel()
+	conn, err := s.client.cfg.Dial(ctx, "tcp", addr)
+	if err != nil {
+		return s.fail(err)
+	}
+	s.raw = conn
+	if forbidden := s.client.cfg.Forbidden; forbidden != nil && forbidden(conn.RemoteAddr()) {
+		return s.fail(fmt.Errorf("upstream: dial %s: that is our own listener: %w", addr, errSettings))
+	}
+	s.use(conn)
+	return nil
+}
+
+// use makes conn what is read from and written to, and forgets what was buffered.
+func (s *setup) use(conn net.Conn) {
+	s.conn = conn
+	s.br = bufio.NewReaderSize(conn, replyLineMax)
+}
+
+// open goes through the phases in order; s.stage is where it stands or ended.
+func (s *setup) open(ctx context.Context) *fault {
+	if s.client.implicit {
+		if f := s.handshake(ctx); f != nil {
+			return f
+		}
+	}
+	s.stage = flowctl.StageGreeting
+	if f := s.greeting(); f != nil {
+		return f
+	}
+	s.stage = flowctl.StageEHLO
+	if f := s.hello(); f != nil {
+		return f
+	}
+	if f := s.startTLS(ctx); f != nil {
+		return f
+	}
+	if s.client.cfg.Username != "" {
+		s.stage = flowctl.StageAuth
+		if f := s.login(); f != nil {
+			return f
+		}
+	}
+	if err := s.conn.SetDeadline(time.Time{}); err != nil {
+		return s.fail(err)
+	}
+	return nil
+}
+
+func (s *setup) greeting() *fault {
+	r, _, f := s.read()
+	if f != nil {
+		return f
+	}
+	if !r.positive() {
+		return s.refused(r)
+	}
+	s.masked = strings.Contains(r.Text, "***")
+	return nil
+}
+
+// hello says EHLO and, where that is refused, HELO (RFC 5321 section 3.2).
+func (s *setup) hello() *fault {
+	r, lines, f := s.command("EHLO " + s.client.cfg.Hostname)
+	if f != nil {
+		return f
+	}
+	if r.positive() {
+		s.ext = parseExtensions(lines)
+		return nil
+	}
+	if r.Code/100 != 5 {
+		return s.refused(r)
+	}
+	if r, _, f = s.command("HELO " + s.client.cfg.Hostname); f != nil {
+		return f
+	}
+	if !r.positive() {
+		return s.refused(r)
+	}
+	return nil
+}
+
+// command sends a line, which is at most our own host name or an AUTH response long, and hears its reply.
+func (s *setup) command(line string) (Reply, []string, *fault) {
+	if err := s.conn.SetDeadline(time.Now().Add(s.client.cfg.Timeouts.Greeting)); err != nil {
+		return Reply{}, nil, s.fail(err)
+	}
+	if _, err := io.WriteString(s.conn, line+"\r\n"); err != nil {
+		// The server may have said why before it closed.
+		if r, _, f := s.read(); f == nil && r.negative() {
+			return r, nil, nil
+		}
+		return Reply{}, nil, s.fail(err)
+	}
+	return s.read()
+}
+
+// read hears one reply. Nothing may follow it: the server has nothing to answer.
+func (s *setup) read() (Reply, []string, *fault) {
+	if err := s.conn.SetReadDeadline(time.Now().Add(s.client.cfg.Timeouts.Greeting)); err != nil {
+		return Reply{}, nil, s.fail(err)
+	}
+	r, lines, err := readReply(s.br)
+	if err != nil {
+		return Reply{}, nil, s.fail(fmt.Errorf("upstream: read reply: %w", err))
+	}
+	if s.br.Buffered() > 0 && !r.negative() {
+		// After STARTTLS these would be commands put in by somebody on the way (RFC 3207, CVE-2011-0411).
+		return Reply{}, nil, s.fail(errEarly)
+	}
+	return r, lines, nil
+}
+
+var errEarly = errors.New("upstream: read reply: more than was asked for")
+
+// startTLS switches to TLS where the settings want it. What was learnt before is forgotten (RFC 3207 section 4.2).
+func (s *setup) startTLS(ctx context.Context) *fault {
+	mode := s.client.mode
+	if s.client.implicit || mode == tlsNone || mode == tlsOpportunistic && !s.ext.StartTLS {
+		return nil
+	}
+	s.stage = flowctl.StageTLS
+	if !s.ext.StartTLS {
+		return s.fail(fmt.Errorf("upstream: start TLS: not offered, but required: %w", errSettings))
+	}
+	r, _, f := s.command("STARTTLS")
+	if f != nil {
+		return f
+	}
+	if !r.positive() {
+		return s.refused(r)
+	}
+	s.ext = Extensions{}
+	if f := s.handshake(ctx); f != nil {
+		return f
+	}
+	s.stage = flowctl.StageEHLO
+	return s.hello()
+}
+
+func (s *setup) handshake(ctx context.Context) *fault {
+	ctx, cancel := context.WithTimeout(ctx, s.client.cfg.Timeouts.Greeting)
+	defer cancel()
+	if err := s.conn.SetDeadline(time.Now().Add(s.client.cfg.Timeouts.Greeting)); err != nil {
+		return s.fail(err)
+	}
+	rec := &recorder{Conn: s.conn}
+	conn := tls.Client(rec, s.client.tls)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		var plain tls.RecordHeaderError
+		if errors.As(err, &plain) {
+			return s.plainText(rec.seen, err)
+		}
+		return s.fail(fmt.Errorf("upstream: TLS handshake: %w", err))
+	}
+	rec.done = true
+	s.use(conn)
+	return nil
+}
+
+// plainLimit is how long the rest of a reply in plain text is waited for.
+const plainLimit = 2 * time.Second
+
+// plainText judges what came in place of TLS: servers refuse a connection on the TLS port in plain text.
+func (s *setup) plainText(seen []byte, tlsErr error) *fault {
+	if err := s.conn.SetReadDeadline(time.Now().Add(plainLimit)); err != nil {
+		return s.fail(err)
+	}
+	all := io.LimitReader(io.MultiReader(bytes.NewReader(seen), s.conn), recordMax)
+	r, _, err := readReply(bufio.NewReaderSize(all, replyLineMax))
+	if err != nil {
+		return s.fail(fmt.Errorf("upstream: TLS handshake: %w", tlsErr))
+	}
+	if r.positive() {
+		return s.fail(fmt.Errorf("upstream: TLS handshake: the server speaks plain SMTP, %s: %w", r, errSettings))
+	}
+	return s.refused(r)
+}
+
+// recordMax is how much of the transport's input is kept during a handshake.
+const recordMax = 1024
+
+// recorder keeps the first octets read during a handshake.
+type recorder struct {
+	net.Conn
+	seen []byte
+	done bool
+}
+
+func (r *recorder) Read(p []byte) (int, error) {
+	n, err := r.Conn.Read(p)
+	if !r.done && len(r.seen) < recordMax {
+		r.seen = append(r.seen, p[:min(n, recordMax-len(r.seen))]...)
+	}
+	return n, err
+}

@@ -1,0 +1,346 @@
+package upstream
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/mailweir/mailweir/flowctl"
+	"github.com/mailweir/mailweir/proxy/message"
+)
+
+// transaction is a job on its way: which commands are on the wire, which are answered, and what was said so far.
+type transaction struct {
+	job      *Job
+	reused   bool // the connection had served before
+	level    Level
+	started  time.Time // when MAIL was written
+	commands []command
+	wrote    int   // commands given to the wire
+	heard    int   // and answered
+	mailed   bool  // MAIL was taken
+	taken    []int // positions in job.To whose RCPT was taken
+	verdicts []Verdict
+	worst    flowctl.Outcome // of the verdicts
+	refused  bool            // a reply refused something
+	content  bool            // the server waits for the content
+	claimed  bool
+	dotted   bool  // the dot may have reached the server
+	back     bool  // it was withdrawn
+	err      error // our own failure to read the content
+}
+
+type command struct {
+	verb verb
+	to   int // RCPT: position in job.To
+}
+
+type verb uint8
+
+const (
+	verbRset verb = iota
+	verbMail
+	verbRcpt
+	verbData
+)
+
+var verbStages = [...]flowctl.Stage{flowctl.StageMail, flowctl.StageMail, flowctl.StageRcpt, flowctl.StageData}
+
+// begin takes a job over: who of its recipients can be named to this upstream at all, and with which commands.
+func (c *Conn) begin(job *Job) *transaction {
+	tx := &transaction{
+		job:      job,
+		reused:   c.begun > 0,
+		level:    c.pipelining(),
+		started:  time.Now(),
+		verdicts: make([]Verdict, len(job.To)),
+	}
+	if job.withdrawn() {
+		tx.back = true
+		return tx
+	}
+	c.refuseLocally(tx)
+	if tx.undecided() == 0 {
+		return tx
+	}
+	if tx.reused && (tx.level > L0 || c.dirty) {
+		// Without it servers were seen to answer "503 nested MAIL" and to deliver the next message under the sender
+		// of the one before. Alone on the wire it costs a round trip, hence at L0 only where something is left over.
+		tx.commands = append(tx.commands, command{verb: verbRset})
+	}
+	tx.commands = append(tx.commands, command{verb: verbMail})
+	for i := range job.To {
+		if !tx.decided(i) {
+			tx.commands = append(tx.commands, command{verb: verbRcpt, to: i})
+		}
+	}
+	tx.commands = append(tx.commands, command{verb: verbData})
+	c.begun++
+	c.used = tx.level
+	return tx
+}
+
+// refuseLocally gives the verdicts that an upstream without an extension would come to, or should.
+func (c *Conn) refuseLocally(tx *transaction) {
+	env := tx.job.Env
+	all := func(r Reply) {
+		for i := range tx.job.To {
+			tx.refuseLocal(i, flowctl.StageMail, r)
+		}
+	}
+	noUTF8 := Reply{Code: 550, Enhanced: [3]uint16{5, 6, 7}, Text: "mailweir: the upstream does not offer SMTPUTF8, which the address needs"}
+	switch limit := c.ext.SizeMax; {
+	case limit > 0 && env.Size > limit:
+		all(Reply{Code: 552, Enhanced: [3]uint16{5, 3, 4}, Text: fmt.Sprintf("mailweir: the message has %d octets, the upstream takes %d", env.Size, limit)})
+		return
+	case env.From != "" && !safePath(env.From), !safeParam(env.Ret), !safeParam(env.EnvID):
+		all(Reply{Code: 553, Enhanced: [3]uint16{5, 1, 7}, Text: "mailweir: the sender cannot be written as a command"})
+		return
+	case !c.ext.UTF8 && !ascii(env.From):
+		all(noUTF8)
+		return
+	}
+	for i, n := range tx.job.To {
+		to := env.To[n]
+		switch {
+		case !safePath(to.Addr), !safeParam(to.Notify), !safeParam(to.ORcpt):
+			tx.refuseLocal(i, flowctl.StageRcpt, Reply{Code: 553, Enhanced: [3]uint16{5, 1, 3}, Text: "mailweir: the recipient cannot be written as a command"})
+		case !c.ext.UTF8 && !ascii(to.Addr):
+			tx.refuseLocal(i, flowctl.StageRcpt, noUTF8)
+		}
+	}
+}
+
+// safePath checks once more what was checked on receipt: here a mistake becomes somebody else's command.
+func safePath(addr string) bool {
+	_, err := message.ParseAddress(addr, true)
+	return err == nil
+}
+
+func safeParam(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || 0x7f <= r && r < 0xa0 || r == '\ufffd' })
+}
+
+func ascii(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > '~' })
+}
+
+// line is the command as it goes on the wire (RFC 5321 section 4.1.1, RFC 1870, RFC 6152, RFC 6531, RFC 3461).
+func (c *Conn) line(tx *transaction, cmd command) string {
+	env := tx.job.Env
+	switch cmd.verb {
+	case verbRset:
+		return "RSET\r\n"
+	case verbData:
+		return "DATA\r\n"
+	case verbRcpt:
+		to := env.To[tx.job.To[cmd.to]]
+		s := "RCPT TO:<" + to.Addr + ">"
+		s += param(c.ext.DSN, "NOTIFY=", to.Notify) + param(c.ext.DSN, "ORCPT=", to.ORcpt)
+		return s + "\r\n"
+	}
+	s := "MAIL FROM:<" + env.From + ">"
+	if c.ext.Size && env.Size > 0 {
+		s += fmt.Sprintf(" SIZE=%d", env.Size)
+	}
+	if c.ext.EightBit && env.Body8 {
+		s += " BODY=8BITMIME" // to an upstream without it the content goes as it is, as most relays do
+	}
+	if c.ext.UTF8 && env.UTF8 {
+		s += " SMTPUTF8"
+	}
+	s += param(c.ext.DSN, "RET=", env.Ret) + param(c.ext.DSN, "ENVID=", env.EnvID)
+	return s + "\r\n"
+}
+
+func param(offered bool, name, value string) string {
+	if !offered || value == "" {
+		return ""
+	}
+	return " " + name + value
+}
+
+// offer buffers the next group of tx's commands. False: there are none left, or none that could still lead to content.
+func (c *Conn) offer(tx *transaction) bool {
+	if tx.wrote == len(tx.commands) {
+		return false
+	}
+	if next := tx.commands[tx.wrote].verb; next > verbMail && !tx.mailed || next == verbData && len(tx.taken) == 0 {
+		return false
+	}
+	n := 1
+	if tx.level > L0 {
+		n = groupMax - 1 // and the dot before them
+	}
+	group := tx.commands[tx.wrote:min(tx.wrote+n, len(tx.commands))]
+	if tx.wrote == 0 {
+		tx.started = time.Now()
+	}
+	c.owed.Add(int32(len(group)))
+	for _, cmd := range group {
+		c.put(c.line(tx, cmd))
+	}
+	tx.wrote += len(group)
+	c.dirty = true
+	return true
+}
+
+// envelope sends what is left of tx's commands and hears all replies. tx.content says whether the server waits
+// for content.
+func (c *Conn) envelope(tx *transaction) *ending {
+	for {
+		if end := c.hear(tx, tx.wrote); end != nil {
+			return end
+		}
+		if !c.offer(tx) {
+			return nil
+		}
+		c.flush()
+	}
+}
+
+// hear takes the replies to tx's commands until n of them are answered.
+func (c *Conn) hear(tx *transaction, n int) *ending {
+	for tx.heard < n {
+		cmd := tx.commands[tx.heard]
+		st, limit := verbStages[cmd.verb], c.client.cfg.Timeouts.Command
+		if cmd.verb == verbData {
+			limit = c.client.cfg.Timeouts.Data
+		}
+		r, end := c.await(st, limit)
+		if end != nil {
+			tx.closing(st, r, end)
+			return end
+		}
+		tx.heard++
+		if end := c.answer(tx, cmd, r); end != nil {
+			return end
+		}
+	}
+	return nil
+}
+
+// closing gives the reply with which a server closes to all who have none yet. But a reused connection that had
+// timed out is as stale as one that was closed without a word: nothing was said of this transaction. A fresh one
+// cannot have been idle; taken for that it would be replaced at once, and so would be the next.
+func (tx *transaction) closing(st flowctl.Stage, r Reply, end *ending) {
+	if !end.said {
+		return
+	}
+	m := Classify(st, r.Code, r.Enhanced, r.Text)
+	if m.Class == flowctl.IdleClose {
+		if tx.reused {
+			return
+		}
+		m = mean("unavailable")
+		end.outcome.Class = m.Class
+	}
+	tx.decideRest(st, r, m)
+}
+
+// answer takes the reply to one command. An ending: the connection cannot be used further.
+func (c *Conn) answer(tx *transaction, cmd command, r Reply) *ending {
+	st := verbStages[cmd.verb]
+	if r.negative() && cmd.verb != verbRset && c.outOfStep(tx, cmd, r) {
+		return c.lost(st, r)
+	}
+	switch {
+	case cmd.verb == verbRset && r.positive():
+	case cmd.verb == verbMail && r.positive():
+		tx.mailed = true
+	case cmd.verb == verbMail && r.negative():
+		tx.refuseAll(st, r)
+	case cmd.verb == verbRcpt && !tx.mailed && r.Code/100 != 3:
+	case cmd.verb == verbRcpt && r.positive():
+		tx.taken = append(tx.taken, cmd.to)
+	case cmd.verb == verbRcpt && r.negative():
+		tx.refuse(cmd.to, st, r)
+	case cmd.verb == verbData && r.negative():
+		tx.refuseAll(st, r)
+	case cmd.verb == verbData && r.Code/100 == 3 && len(tx.taken) > 0:
+		tx.content = true
+	case cmd.verb == verbData && r.Code/100 == 3:
+		// It waits for content though it took nobody: a dot could deliver something to somebody.
+		return giveUp(st, "354 without a recipient")
+	default:
+		// A refused RSET is more likely to be the verdict on the content before it: no server has a reason to
+		// refuse one.
+		return c.shifted(st, r)
+	}
+	return nil
+}
+
+// outOfStep tells a 503 that comes of pipelining from one that says something of the message. After a refused
+// MAIL, or without a recipient, a 503 is what the commands behind it have to get.
+func (c *Conn) outOfStep(tx *transaction, cmd command, r Reply) bool {
+	if r.Code != 503 || tx.level == L0 || cmd.verb > verbMail && !tx.mailed || cmd.verb == verbData && len(tx.taken) == 0 {
+		return false
+	}
+	return Classify(verbStages[cmd.verb], r.Code, r.Enhanced, r.Text).Word == "temp"
+}
+
+// giveUp ends a connection on which a server waits for content that must not come. It says nothing of the
+// upstream's load.
+func giveUp(st flowctl.Stage, why string) *ending {
+	return &ending{outcome: flowctl.Outcome{Class: flowctl.IdleClose, Stage: st, Text: why}}
+}
+
+func (tx *transaction) decided(i int) bool { return tx.verdicts[i].Reply.Code != 0 }
+
+func (tx *transaction) undecided() (n int) {
+	for i := range tx.verdicts {
+		if !tx.decided(i) {
+			n++
+		}
+	}
+	return n
+}
+
+func (tx *transaction) decide(i int, st flowctl.Stage, r Reply, m Meaning) {
+	tx.verdicts[i] = Verdict{Reply: r, Class: m.Class, Split: m.Split && len(tx.taken) > 0}
+	if m.Class >= tx.worst.Class {
+		tx.worst = outcome(st, m, r.String())
+	}
+}
+
+func (tx *transaction) refuseLocal(i int, st flowctl.Stage, r Reply) {
+	tx.decide(i, st, r, mean("perm"))
+	tx.verdicts[i].Local = true
+}
+
+func (tx *transaction) refuse(i int, st flowctl.Stage, r Reply) {
+	tx.refused = true
+	tx.decide(i, st, r, Classify(st, r.Code, r.Enhanced, r.Text))
+}
+
+// doubt takes back what was decided by the reply to the content.
+func (tx *transaction) doubt() {
+	for _, i := range tx.taken {
+		tx.verdicts[i] = Verdict{}
+	}
+}
+
+// refuseAll refuses whoever has no verdict yet.
+func (tx *transaction) refuseAll(st flowctl.Stage, r Reply) {
+	tx.decideRest(st, r, Classify(st, r.Code, r.Enhanced, r.Text))
+}
+
+// decideOurselves gives a temporary verdict to whoever has none, marked as mark is.
+func (tx *transaction) decideOurselves(st flowctl.Stage, r Reply, mark Verdict) {
+	for i := range tx.verdicts {
+		if !tx.decided(i) {
+			tx.decide(i, st, r, mean("temp"))
+			tx.verdicts[i].Local, tx.verdicts[i].Unheard = mark.Local, mark.Unheard
+		}
+	}
+	tx.refused = true
+}
+
+func (tx *transaction) decideRest(st flowctl.Stage, r Reply, m Meaning) {
+	tx.refused = tx.refused || r.negative()
+	for i := range tx.verdicts {
+		if !tx.decided(i) {
+			tx.decide(i, st, r, m)
+		}
+	}
+}
