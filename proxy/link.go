@@ -47,7 +47,7 @@ type job struct {
 
 func (j *job) discard() {
 	if j.body != nil {
-		j.body.Close() // read only: nothing can be lost by it
+		_ = j.body.Close() // read only: nothing can be lost by it
 		j.body = nil
 	}
 }
@@ -95,7 +95,7 @@ func (p *pool) prepare(j *job) error {
 	}
 	env := new(message.Envelope)
 	if err := env.UnmarshalBinary(meta); err != nil {
-		body.Close()
+		_ = body.Close() // read only
 		return fmt.Errorf("%w: %w", journal.ErrDamaged, err)
 	}
 	to := j.delivery.To
@@ -104,7 +104,7 @@ func (p *pool) prepare(j *job) error {
 	}
 	for _, i := range to {
 		if i >= len(env.To) {
-			body.Close()
+			_ = body.Close() // read only
 			return fmt.Errorf("%w: recipient %d of %d", journal.ErrDamaged, i, len(env.To))
 		}
 	}

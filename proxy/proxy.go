@@ -276,13 +276,13 @@ func (p *Proxy) drain(accepting time.Duration) {
 // abandon closes what New had opened before it failed.
 func (p *Proxy) abandon() {
 	for _, l := range p.listeners {
-		l.Close() // the error that ended New is the one to report
+		_ = l.Close() // the error that ended New is the one to report
 	}
 	if p.giveUp != nil {
 		p.giveUp()
 		p.recorder.close()
 	}
 	if p.journal != nil {
-		p.journal.Close() // likewise
+		_ = p.journal.Close() // likewise
 	}
 }

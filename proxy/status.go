@@ -159,7 +159,7 @@ func (p *Proxy) fillIn(e *admin.Entry, id message.ID, to []int) {
 		e.Reason = err.Error()
 		return
 	}
-	body.Close() // read only
+	_ = body.Close() // read only
 	var env message.Envelope
 	if err := env.UnmarshalBinary(meta); err != nil {
 		e.Reason = err.Error()
