@@ -543,3 +543,20 @@ func TestAHoldDoesNotTellTheLogWhoTheRecipientsAre(t *testing.T) {
 		}
 	})
 }
+
+// What the relay takes need not be learnt again.
+func TestTheLearntCeilingSurvivesARestart(t *testing.T) {
+	in(t, func(t *testing.T) {
+		w := newWorld(t, relay.Config{MaxConnections: 3, RTT: 20 * time.Millisecond})
+		w.send(200, 50)
+		w.settle(time.Minute)
+		if c := w.proxy.Status().Upstream.Ceiling; c != 3 {
+			t.Fatalf("ceiling %d before the restart", c)
+		}
+		w.finish()
+		w.start()
+		if c := w.proxy.Status().Upstream.Ceiling; c != 3 {
+			t.Errorf("ceiling %d after the restart", c)
+		}
+	})
+}
