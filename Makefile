@@ -8,11 +8,15 @@ STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI    = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 HELM        = go run helm.sh/helm/v3/cmd/helm@v3.22.0
 
+# The build tags of tests that need root, Postfix or much time.
+RIGS        = postfix,backlog,crash,planted,commit
+
 CHART        = charts/mailweir
 CHART_CASES  = emptydir pvc
 HELM_TEMPLATE = $(HELM) template demo $(CHART) --namespace mail --kube-version 1.29.0
 
-.PHONY: build test check fmt vet staticcheck race lint bench demo interop chart chart-golden image clean
+.PHONY: build test check fmt vet staticcheck race lint bench bench-commit commit states demo interop backlog crash crash-ci planted \
+        chart chart-golden image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/mailweir ./cmd/mailweir
@@ -28,11 +32,11 @@ fmt:
 
 vet:
 	go vet ./...
-	go vet -tags=postfix ./bench/interop
+	go vet -tags=$(RIGS) ./bench/...
 
 staticcheck:
 	$(STATICCHECK) ./...
-	$(STATICCHECK) -tags=postfix ./bench/interop
+	$(STATICCHECK) -tags=$(RIGS) ./bench/...
 
 race:
 	go test -race -shuffle=on -timeout 10m ./...
@@ -44,12 +48,43 @@ lint:
 bench:
 	go test -run '^$$' -bench . -benchmem ./...
 
+# What it costs that 250 means synced, as ratios; on a machine that does nothing else meanwhile.
+commit:
+	go test -tags=commit -count=1 -v -timeout 5m -run 'Senders?' ./bench/commit
+
+# The table of bench/commit. As root with Postfix: make bench-commit BENCH_TAGS=postfix
+bench-commit:
+	go test -tags=commit,$(BENCH_TAGS) -count=1 -timeout 30m -v -run '^TestTable$$' ./bench/commit -table
+
 demo:
 	go run ./cmd/mailweir demo
 
 # Against a real Postfix and real clients; as root, see bench/interop. Never from the cache: go cannot see that Postfix changed.
 interop:
 	go test -tags=postfix -count=1 -v -timeout 8m ./bench/interop
+
+# What a pile of pending messages costs: memory, the time of a start, the rate of acceptance. A release is measured with
+# MESSAGES=1000000, which takes 2.5 GB of disk below TMPDIR.
+MESSAGES ?= 100000
+backlog:
+	go test -tags=backlog -count=1 -v -timeout 15m ./bench/backlog -messages $(MESSAGES)
+
+# Power cuts, kills and full disks, on the real binary and real file systems; as root, see bench/crash. crash-ci takes minutes,
+# crash is for a release and takes hours.
+crash-ci:
+	go test -tags=crash -count=1 -v -timeout 30m ./bench/crash
+
+crash:
+	go test -tags=crash -count=1 -v -timeout 6h ./bench/crash -cuts=10000 -postfix-cuts=100 -kills=3000 -terms=400 -stall=30s \
+		-hits=25 -memorykills=50 -owners=1000
+
+# 100,000 crashes of a journal in memory, within a minute.
+states:
+	go test -count=1 -v -timeout 5m -run '^TestCrashStates$$' ./proxy/journal -states 100000
+
+# Whether the tests see what they are there to see.
+planted:
+	go test -tags=planted -count=1 -v -timeout 15m ./bench/planted
 
 chart:
 	@set -e; for c in $(CHART_CASES); do \

@@ -87,9 +87,12 @@ func (m *accepting) Write(p []byte) (int, error) {
 
 func (m *accepting) Abort() { m.draft.Abort() }
 
+// usualMeta is the bytes of an envelope with a recipient or two; longer ones grow.
+const usualMeta = 256
+
 // Commit returns nil when the message is synced; then, and only then, it is ours.
 func (m *accepting) Commit(env *message.Envelope) error {
-	meta, err := env.AppendBinary(nil)
+	meta, err := env.AppendBinary(make([]byte, 0, usualMeta))
 	if err != nil {
 		m.draft.Abort()
 		return fmt.Errorf("proxy: %w", err)

@@ -8,7 +8,7 @@
 // and the flow controller and decides what is sent when; link.go has the goroutines that do it; settle.go takes what came of
 // it: judge.go says what the upstream's answer means for each recipient, fuse.go keeps one fault from bouncing a backlog; links.go
 // closes, holds and resumes. record.go is what all of them leave in the journal, recorder.go writes it, recover.go reads it
-// at the start. morgue.go keeps the dead; status.go and pulse.go say how things are.
+// at the start, and recovered.go and fate.go are how it keeps a million messages meanwhile. morgue.go keeps the dead; status.go and pulse.go say how things are.
 //
 //	application ─► smtpd ─► accept ─► journal (write, sync) ─► 250
 //	                           │

@@ -86,8 +86,15 @@ func (p *pool) wait() {
 	p.done.Wait()
 }
 
-// prepare loads and verifies a message, before a connection is claimed.
-func (p *pool) prepare(j *job) error {
+// prepare loads and verifies a message, before a connection is claimed. A message that makes our code panic waits, as if it
+// could not be read now; the process lives on.
+func (p *pool) prepare(j *job) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.log.Error("panic while loading", zap.Stringer("id", j.delivery.ID), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+			err = errPanic
+		}
+	}()
 	id := j.delivery.ID
 	meta, body, err := p.journal.Read(uint64(id))
 	if err != nil {
@@ -121,6 +128,8 @@ func indices(n int) []int {
 	}
 	return to
 }
+
+var errPanic = errors.New("proxy: internal error while loading")
 
 // errNotStarted is a message that was not sent because it could not be noted that it would be.
 var errNotStarted = errors.New("proxy: start of delivery not recorded")

@@ -164,7 +164,11 @@ func (p *Proxy) restoreBlobs(now time.Time) {
 	}
 }
 
-func listen(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+// listen leaves out TCP's keep-alive, four calls a connection: clients are on this host, where the end of one is seen at once.
+func listen(addr string) (net.Listener, error) {
+	without := net.ListenConfig{KeepAlive: -1}
+	return without.Listen(context.Background(), "tcp", addr)
+}
 
 // absent reports whether an address cannot be listened on because the host has none of its kind, as [::1] where IPv6 is off:
 // no client can want it then.

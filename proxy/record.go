@@ -47,6 +47,7 @@ func (v verdict) record(id message.ID) journal.Record {
 // attempt says what a failed try left: when these recipients are due again.
 type attempt struct {
 	To    []int // nil: all without a verdict
+	Whole bool  // it concerned all recipients of the message, none of which has a verdict: what earlier tries left is void
 	Due   time.Time
 	Tries queue.Tries
 	Reply string
@@ -60,7 +61,7 @@ func (a attempt) record(id message.ID) journal.Record {
 	b = appendTime(b, tagDue, a.Due)
 	b = message.AppendField(b, tagTries, []byte{a.Tries.Attempts, a.Tries.Strikes, a.Tries.Uncertain, a.Tries.Suspects})
 	b = appendReply(b, a.Reply)
-	return journal.Record{Type: journal.Attempt, ID: uint64(id), Payload: b}
+	return journal.Record{Type: journal.Attempt, ID: uint64(id), Payload: b, Whole: a.Whole}
 }
 
 // started says that these recipients are about to be tried.

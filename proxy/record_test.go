@@ -82,11 +82,11 @@ func replayed(t *testing.T, to []string, records ...journal.Record) (*recovery, 
 			t.Fatal(err)
 		}
 	}
-	m := r.messages[1]
+	m := r.pending.get(1)
 	if m == nil {
 		return r, nil
 	}
-	return r, m.groups(noon, time.Minute)
+	return r, r.groups(nil, m, noon, time.Minute)
 }
 
 func TestRecoveryRestoresEveryRecipientsFate(t *testing.T) {
@@ -115,11 +115,11 @@ func TestRecoveryRestoresEveryRecipientsFate(t *testing.T) {
 		t.Errorf("an answer between: %+v, want it at once", got)
 	}
 	r, _ := replayed(t, to, settled(1))
-	if len(r.messages) != 0 {
+	if r.pending.get(1) != nil {
 		t.Error("a settled message came back")
 	}
 	r, _ = replayed(t, to, verdict{Failed: []int{0, 1, 2}, Reply: "550"}.record(1), death{At: noon, Failed: []int{0, 1, 2}, Reply: "550"}.record(1))
-	if !r.messages[1].dead || r.deaths[1].Reply != "550" {
+	if x, dead := r.deaths[1]; !dead || x.Reply != "550" || len(x.Failed) != 3 {
 		t.Error("a dead message did not stay dead")
 	}
 }
@@ -149,7 +149,7 @@ func TestACrashCountsForWhoWasOnTheWay(t *testing.T) {
 	}
 	// a verdict of one delivery hides that another was on its way
 	r, _ := replayed(t, to, started(1, idx(0, 100)), started(1, idx(100, 200)), verdict{Delivered: idx(0, 100)}.record(1))
-	if r.messages[1].crashes() == 0 {
+	if r.crashes(r.pending.get(1)) == 0 {
 		t.Error("recipients 100 to 199 were on their way, will be sent again, and are not counted")
 	}
 	// a pause that is longer than the crash pause is cut short

@@ -137,7 +137,7 @@ func (d *dispatcher) again(now time.Time, ref queue.Ref, j *job, x rest) {
 	if x.How == again {
 		d.queue.Return(ref)
 		if j.begun { // so that a later start does not take it for one that was on its way at a crash
-			d.recorder.write(attempt{To: x.To, Due: now, Tries: j.delivery.Tries, Reply: x.Reply}.record(id))
+			d.recorder.write(tried(j, x, now, j.delivery.Tries).record(id))
 		}
 		return
 	}
@@ -151,8 +151,17 @@ func (d *dispatcher) again(now time.Time, ref queue.Ref, j *job, x rest) {
 		d.log.Error("may have been delivered several times, the next try is far away", zap.Stringer("id", id), zap.Time("due", due))
 	}
 	d.explain(ref, x.Reply)
-	d.recorder.write(attempt{To: x.To, Due: due, Tries: tries, Reply: x.Reply}.record(id))
+	d.recorder.write(tried(j, x, due, tries).record(id))
 	d.log.Debug("deferred", zap.Stringer("id", id), zap.Time("due", due), zap.Uint8("attempts", tries.Attempts), d.reply(x.Reply))
+}
+
+// tried is what a try left of a delivery. A message that is still one delivery, of all its recipients, needs no other record.
+func tried(j *job, x rest, due time.Time, tries queue.Tries) attempt {
+	a := attempt{To: x.To, Due: due, Tries: tries, Reply: x.Reply}
+	if j.delivery.To == nil && len(x.To) == len(j.To) {
+		a.To, a.Whole = nil, true
+	}
+	return a
 }
 
 var causes = [...]queue.Cause{byUpstream: queue.ByUpstream, byRecipient: queue.ByRecipient, byUncertain: queue.ByUncertain}

@@ -100,6 +100,7 @@ func (p *Proxy) journalStatus() admin.JournalStatus {
 	j := admin.JournalStatus{
 		Dir: p.cfg.Journal.Dir, Bytes: s.Bytes, MaxBytes: s.MaxBytes, Segments: s.Segments,
 		Syncs: uint64(s.Syncs), SyncSeconds: s.SyncSeconds, SyncFailures: uint64(s.SyncFailures), Damaged: uint64(s.Damaged),
+		Swept: uint64(s.Swept), Moved: uint64(s.Moved), Quarantined: int(s.Quarantined),
 	}
 	if err := p.journal.Err(); err != nil {
 		j.Error = err.Error()

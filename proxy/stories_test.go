@@ -22,6 +22,7 @@ import (
 	"github.com/mailweir/mailweir/bench/relay"
 	"github.com/mailweir/mailweir/bench/source"
 	"github.com/mailweir/mailweir/proxy/config"
+	"github.com/mailweir/mailweir/proxy/journal"
 	"github.com/mailweir/mailweir/proxy/message"
 )
 
@@ -218,6 +219,31 @@ func TestNothingExpiresWithoutAnAttempt(t *testing.T) {
 			rows, _ := w.proxy.deadRows(1)
 			t.Errorf("%d dead, %d delivered; e.g. %s", q.Dead, q.Delivered, rows[0].Reason)
 		}
+	})
+}
+
+// Who has a message does not get it again because of a restart while others still wait for it.
+func TestARestartSendsNothingToThoseWhoHaveIt(t *testing.T) {
+	in(t, func(t *testing.T) {
+		var grey atomic.Bool
+		grey.Store(true)
+		w := newWorld(t, relay.Config{Reply: func(e relay.Event) relay.Action {
+			if grey.Load() && e.Stage == relay.StageRcpt && strings.Contains(e.Line, "grey.example") {
+				return relay.Action{Reply: "450 4.2.0 greylisted, come back later"}
+			}
+			return relay.Action{}
+		}})
+		ledger := w.send(20, 4, rcpts(func(n int) []string {
+			return []string{fmt.Sprintf("a%d@fast.example", n), fmt.Sprintf("b%d@grey.example", n)}
+		}))
+		w.until(time.Minute, "the others have it", func() bool { return w.proxy.Status().Queue.RecipientsDelivered == 20 })
+		if left := w.finish(); left != 20 {
+			t.Fatalf("%d left, want 20", left)
+		}
+		grey.Store(false)
+		w.start()
+		w.settle(time.Hour)
+		w.arrived(ledger)
 	})
 }
 
@@ -557,6 +583,48 @@ func TestTheLearntCeilingSurvivesARestart(t *testing.T) {
 		w.start()
 		if c := w.proxy.Status().Upstream.Ceiling; c != 3 {
 			t.Errorf("ceiling %d after the restart", c)
+		}
+	})
+}
+
+// Who waits for days is tried many times. What that leaves must stay short: it is copied with the message.
+func TestAMessageThatIsTriedForDaysHasAShortHistory(t *testing.T) {
+	in(t, func(t *testing.T) {
+		w := newWorld(t, relay.Config{Reply: deadAt(relay.StageRcpt, "full", "452 4.2.2 mailbox full")})
+		w.send(1, 1, rcpts(func(int) []string { return []string{"full@one.example"} }))
+		w.send(1, 1, rcpts(func(int) []string { return []string{"full@two.example", "full@three.example", "other@two.example"} }))
+		<-time.After(48 * time.Hour)
+		w.finish()
+		tries, seen := map[uint64]int{}, map[uint64]int{}
+		j, err := journal.Open(w.cfg.Journal, func(r journal.Record) error {
+			switch r.Type {
+			case journal.Restated:
+				tries[r.ID] = 0
+			case journal.Attempt, journal.Started, journal.Verdict:
+				tries[r.ID]++
+				seen[r.ID]++
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+		short, long := 0, 0
+		for id, n := range tries {
+			if seen[id] < 20 {
+				t.Errorf("%x was tried %d times: nothing is tested", id, seen[id])
+			}
+			if n <= 2 {
+				short++
+			} else {
+				long++
+			}
+		}
+		if short != 1 || long != 1 { // of the second one recipient has ended
+			t.Errorf("%v records count, of %v", tries, seen)
 		}
 	})
 }

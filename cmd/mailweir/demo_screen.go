@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -25,11 +24,7 @@ type screen struct {
 }
 
 func newScreen(w io.Writer) *screen {
-	s := &screen{w: w, interval: time.Second}
-	if f, ok := w.(*os.File); ok {
-		info, err := f.Stat()
-		s.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
-	}
+	s := &screen{w: w, terminal: isTerminal(w), interval: time.Second}
 	if s.terminal {
 		s.interval = 100 * time.Millisecond
 	}

@@ -56,17 +56,28 @@ func TestKillNineLosesNothing(t *testing.T) {
 	process := startMailweir(t, door, upstream, dir)
 	report := waitForAll(t, sent, r)
 	t.Logf("%d acknowledged, %d arrived, %d twice, %d unacknowledged arrived", report.Acknowledged, report.Arrived, len(report.Duplicated), report.Surplus)
-	if err := process.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
-	if err := process.Wait(); err != nil {
-		t.Errorf("after the drain: %v", err)
-	}
+	interrupt(t, process)
 	if most := width * kills; len(report.Duplicated) > most {
 		t.Errorf("%d arrived twice, more than the %d that can have been under way", len(report.Duplicated), most)
 	}
 	if v := r.Violations(); len(v) > 0 {
 		t.Errorf("protocol broken: %+v", v[0])
+	}
+	taken := len(r.Ledger())
+	interrupt(t, startMailweir(t, door, upstream, dir))
+	if again := len(r.Ledger()) - taken; again > 0 {
+		t.Errorf("%d of %d messages went out again after all had ended", again, taken)
+	}
+}
+
+// interrupt lets a process drain, and wants it to leave nothing.
+func interrupt(t *testing.T, process *exec.Cmd) {
+	t.Helper()
+	if err := process.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := process.Wait(); err != nil {
+		t.Errorf("after the drain: %v", err)
 	}
 }
 

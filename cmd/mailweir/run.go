@@ -46,6 +46,7 @@ func runProxy(ctx context.Context, environ []string, stderr io.Writer) error {
 		log.Warn("configuration", zap.String("reason", warning))
 	}
 	setMemoryLimit(environ, log)
+	defer paceCollector(environ)()
 	// A log collector that goes away must not take the mail with it: without this, writing to its pipe kills.
 	// Nor must a terminal that closes end it without a drain.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP)
@@ -58,6 +59,7 @@ func runProxy(ctx context.Context, environ []string, stderr io.Writer) error {
 		log.Error("start failed", zap.Error(err))
 		return &exitError{code: exitFailure}
 	}
+	giveBack()
 	return supervise(ctx, log, sigs, os.Exit, p.Run)
 }
 

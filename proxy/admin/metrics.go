@@ -127,6 +127,12 @@ var metrics = []metric{
 		func(s *Status) float64 { return s.Journal.SyncSeconds }),
 	counter("journal_sync_failures_total", "Syncs of the journal that failed.",
 		func(s *Status) float64 { return float64(s.Journal.SyncFailures) }),
+	counter("journal_swept_segments_total", "Segments emptied by copying what was left in them.",
+		func(s *Status) float64 { return float64(s.Journal.Swept) }),
+	counter("journal_moved_records_total", "Messages and ends of messages copied for that.",
+		func(s *Status) float64 { return float64(s.Journal.Moved) }),
+	gauge("journal_quarantined_files", "Damaged files kept for a human.",
+		func(s *Status) float64 { return float64(s.Journal.Quarantined) }),
 	counter("journal_damaged_records_total", "Records that were found damaged and put aside.",
 		func(s *Status) float64 { return float64(s.Journal.Damaged) }),
 

@@ -66,7 +66,10 @@ type JournalStatus struct {
 	Syncs        uint64  `json:"syncs"`
 	SyncSeconds  float64 `json:"sync_seconds"` // total
 	SyncFailures uint64  `json:"sync_failures"`
-	Damaged      uint64  `json:"damaged"` // records quarantined
+	Damaged      uint64  `json:"damaged"`     // records found damaged
+	Quarantined  int     `json:"quarantined"` // files kept for a human
+	Swept        uint64  `json:"swept"`       // segments emptied by copying what was left
+	Moved        uint64  `json:"moved"`       // messages and ends copied for that
 	Error        string  `json:"error,omitempty"`
 }
 

@@ -286,11 +286,11 @@ func TestTheQueueIsSizedByTheMemoryLimit(t *testing.T) {
 		source  string
 	}{
 		{"none", fstest.MapFS{}, "", 1_000_000, "derived from no memory limit"},
-		{"cgroup", v2("268435456"), "", 65536, "derived from the cgroup's memory limit"},
+		{"cgroup", v2("268435456"), "", 262144, "derived from the cgroup's memory limit"},
 		{"small", v2("8388608"), "", 10_000, "derived from the cgroup's memory limit"},
 		{"huge", v2("64000000000"), "", 1_000_000, "derived from the cgroup's memory limit"},
-		{"GOMEMLIMIT", v2("268435456"), "GOMEMLIMIT=128MiB", 32768, "derived from GOMEMLIMIT"},
-		{"off", v2("268435456"), "GOMEMLIMIT=off", 65536, "derived from the cgroup's memory limit"},
+		{"GOMEMLIMIT", v2("268435456"), "GOMEMLIMIT=128MiB", 131072, "derived from GOMEMLIMIT"},
+		{"off", v2("268435456"), "GOMEMLIMIT=off", 262144, "derived from the cgroup's memory limit"},
 		{"set", v2("268435456"), "MAILWEIR_QUEUE_MAX_MESSAGES=5", 5, "environment"},
 	} {
 		h := testHost()

@@ -110,7 +110,7 @@ var settings = []setting{
 	{key: "journal.max_bytes", env: "MAILWEIR_JOURNAL_MAX_BYTES", value: "1GiB", min: "16MiB", max: "16TiB",
 		doc: "Size of the journal directory at which new mail hears 452 and waits in the application.",
 		at:  func(c *Config) any { return &c.Journal.MaxBytes }},
-	{key: "queue.max_messages", env: "MAILWEIR_QUEUE_MAX_MESSAGES", value: "0", empty: "by the memory limit, 1 KiB each of a quarter of it", max: "10000000",
+	{key: "queue.max_messages", env: "MAILWEIR_QUEUE_MAX_MESSAGES", value: "0", empty: "by the memory limit, 256 B each of a quarter of it", max: "10000000",
 		doc: "Pending messages at which new mail hears 452.",
 		at:  func(c *Config) any { return &c.QueueMaxMessages }},
 	{key: "retry.min", env: "MAILWEIR_RETRY_MIN", value: "1s", min: "100ms", max: "1h",

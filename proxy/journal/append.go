@@ -21,7 +21,7 @@ func (j *Journal) Append(recs ...Record) error {
 	if len(recs) == 0 {
 		return nil
 	}
-	r := newRequest(slices.Clone(recs))
+	r := newGroup(slices.Clone(recs))
 	if r.size > j.cfg.maxGroup() {
 		return fmt.Errorf("journal: append %d bytes: %w", r.size, ErrTooLarge)
 	}

@@ -11,13 +11,13 @@ import (
 // disk refuses.
 
 // write writes all that may be written now. State records are always; messages wait while a sync runs, since
-// the next one will serve them all.
+// the next one will serve them all, and a little longer for those that the last one answered: see gathering.
 func (w *writer) write() {
 	for w.tail != nil && w.lost == nil {
-		group, full := w.take()
+		batch, full := w.take()
 		switch {
-		case len(group) > 0 || w.fresh: // a fresh tail proves itself, and lets older ones go
-			w.writeBatch(group)
+		case len(batch) > 0 || w.fresh: // a fresh tail proves itself, and lets older ones go
+			w.writeBatch(batch)
 		case !full || !w.rotate():
 			return
 		}
@@ -25,21 +25,21 @@ func (w *writer) write() {
 }
 
 // take picks the requests of the next batch. full: the first does not fit the tail any more.
-func (w *writer) take() (group []*request, full bool) {
+func (w *writer) take() (batch []*request, full bool) {
 	room := w.tail.size - w.end - w.prelude - 2*batchHeader // this batch, and the one that Close writes
 	var bytes int64
-	pick := func(list *[]*request, limit, batch int64, admitted func(*request) bool) bool {
+	pick := func(list *[]*request, limit, most int64, admitted func(*request) bool) bool {
 		for len(*list) > 0 && limit > 0 {
 			r := (*list)[0]
-			if r.size > room || len(group) > 0 && bytes+r.size > batch {
-				full = full || len(group) == 0
+			if r.size > room || len(batch) > 0 && bytes+r.size > most {
+				full = full || len(batch) == 0
 				return false
 			}
 			*list = (*list)[1:]
 			if !admitted(r) {
 				continue
 			}
-			group = append(group, r)
+			batch = append(batch, r)
 			bytes += r.size
 			room -= r.size
 			limit -= r.size
@@ -49,25 +49,37 @@ func (w *writer) take() (group []*request, full bool) {
 	always := func(*request) bool { return true }
 	// All that is written again goes into one batch: the first one already says that the old copies do not count.
 	if !pick(&w.redo, maxSegmentBytes, maxSegmentBytes, always) {
-		return group, full
+		return batch, full
 	}
 	if !pick(&w.appends, maxUnsyncedBytes-w.written.bytes-w.syncing.bytes, maxBatchBytes, w.admitGroup) {
-		return group, full
+		return batch, full
 	}
-	if w.mayAccept() {
-		pick(&w.commits, maxSegmentBytes, maxBatchBytes, always)
+	if w.mayAccept() && !pick(&w.commits, maxSegmentBytes, maxBatchBytes, always) {
+		return batch, full
 	}
-	return group, full
+	if w.mayMove(room) {
+		pick(&w.moves, maxSegmentBytes, maxBatchBytes, always)
+	}
+	return batch, full
 }
 
-// mayAccept says whether messages may be written now. Without a reserve they are refused, or wait while
-// one is being made.
+// mayAccept says whether messages may be written now: only with all reserves behind the tail. Otherwise they wait while one is
+// being made, and are refused when none can be had.
 func (w *writer) mayAccept() bool {
-	if w.spare == nil && !w.asked && w.refused != nil {
+	if len(w.reserve) < reserves && !w.asked && w.refused != nil {
 		w.j.count(func(s *Stats) { s.Refused += int64(len(w.commits)) })
 		refuse(&w.commits, w.refused)
 	}
-	return w.spare != nil && !w.running
+	return len(w.reserve) == reserves && !w.running && (w.closing || !w.company.waits(time.Now(), len(w.commits)))
+}
+
+// mayMove says whether old segments may be copied: not at the price of the last reserve, which is for state records.
+func (w *writer) mayMove(room int64) bool {
+	if len(w.moves) > 0 && w.moves[0].size > room && len(w.reserve) < reserves && !w.asked {
+		refuse(&w.moves, ErrFull)
+	}
+	fits := len(w.moves) > 0 && (w.moves[0].size <= room || len(w.reserve) == reserves)
+	return fits && !w.running && (w.company.want == 0 || !time.Now().Before(w.company.until))
 }
 
 func (w *writer) admitGroup(r *request) bool {
@@ -81,23 +93,26 @@ func (w *writer) admitGroup(r *request) bool {
 	return err == nil
 }
 
-// writeBatch writes group with one write(2) and answers its state records.
-func (w *writer) writeBatch(group []*request) {
-	b := w.encode(group)
+// writeBatch writes a batch with one write(2) and answers its state records.
+func (w *writer) writeBatch(batch []*request) {
+	batch, heads := w.link(batch, w.end+batchHeader+w.prelude)
+	b := w.encode(batch)
 	_, err := w.tail.file.WriteAt(b, w.end)
 	if cap(b) > 2*maxBatchBytes {
 		w.buf = nil // one long record is no reason to keep so much
 	}
 	if err != nil {
-		w.writeFailed(group, fault("write", w.tail.name, err))
+		w.unlink(heads)
+		w.writeFailed(batch, fault("write", w.tail.name, err))
 		return
 	}
 	w.end += int64(len(b))
 	w.fresh, w.opening, w.prelude = false, nil, 0
-	w.applied(group)
-	for _, r := range group {
+	w.applied(batch)
+	w.written.heads = append(w.written.heads, heads...)
+	for _, r := range batch {
 		w.written.add(r)
-		if !r.commit {
+		if r.kind == stateKind {
 			r.answer(nil)
 		}
 	}
@@ -106,19 +121,19 @@ func (w *writer) writeBatch(group []*request) {
 	}
 }
 
-func (w *writer) encode(group []*request) []byte {
+func (w *writer) encode(requests []*request) []byte {
 	s, at := w.tail.salt, w.end+batchHeader
 	length := batchHeader + w.prelude
-	for _, r := range group {
+	for _, r := range requests {
 		length += r.size
 	}
-	b := appendFrame(w.buf[:0], s, w.end, typeBatch, false, 0, batch{length, w.synced}.append(nil))
+	b := appendFrame(w.buf[:0], s, w.end, typeBatch, 0, 0, batch{length, w.synced}.append(nil))
 	for _, rec := range w.opening {
-		b = appendFrame(b, s, at, rec.Type, false, 0, rec.Payload)
+		b = appendFrame(b, s, at, rec.Type, 0, 0, rec.Payload)
 		at += frameSize(len(rec.Payload))
 	}
-	for _, r := range group {
-		b = r.append(b, w.tail, at)
+	for _, r := range requests {
+		b = r.append(b, s, at)
 		at += r.size
 	}
 	w.buf = b
@@ -126,18 +141,21 @@ func (w *writer) encode(group []*request) []byte {
 }
 
 // applied enters what was written into the index. Messages come there when they are synced.
-func (w *writer) applied(group []*request) {
+func (w *writer) applied(batch []*request) {
 	w.j.mu.Lock()
 	defer w.j.mu.Unlock()
 	w.j.stats.Writes++
-	for _, r := range group {
-		if !r.commit && r.result != nil {
+	w.j.written = newPos(w.tail.id, w.end, 0)
+	for _, r := range batch {
+		if r.kind != stateKind {
+			continue
+		}
+		if r.result != nil {
 			w.j.stats.Appends++
 		}
-		w.tail.records = w.tail.records || r.ownRecords()
 		for _, rec := range r.recs {
 			w.j.maxID = max(w.j.maxID, rec.ID)
-			if rec.Type != Settled && rec.Type != Void {
+			if !rec.Type.ends() {
 				continue
 			}
 			if e, live := w.j.ends(rec.ID); live {
@@ -161,6 +179,7 @@ func (w *writer) sync() {
 	}
 	w.syncing, w.written = w.written, generation{}
 	w.running, w.since = true, time.Time{}
+	w.company.syncBegins(time.Now())
 	w.j.unsaved <- syncJob{w.tail.file, w.end} // has room: one sync at a time
 }
 
@@ -181,6 +200,7 @@ func (w *writer) syncEnded(res syncDone) {
 	for _, c := range done.commits {
 		c.answer(nil)
 	}
+	w.company.syncEnded(time.Now(), len(done.commits), len(w.commits)+len(w.j.queue))
 	w.j.nudge()
 	if w.lost != nil {
 		w.abandon(w.lost)
@@ -192,10 +212,15 @@ func (w *writer) syncEnded(res syncDone) {
 func (w *writer) durable(g generation, first bool) {
 	w.j.mu.Lock()
 	defer w.j.mu.Unlock()
-	w.j.stats.Commits += int64(len(g.commits))
 	for _, c := range g.commits {
-		w.j.begins(c.id, c.place)
-		w.j.maxID = max(w.j.maxID, c.id)
+		switch {
+		case c.kind == messageKind:
+			w.j.stats.Commits++
+			w.j.begins(c.id, c.at, c.body)
+			w.j.maxID = max(w.j.maxID, c.id)
+		case c.accepted != nil:
+			w.j.moves(c.id, c.at)
+		}
 	}
 	for _, r := range g.groups {
 		w.j.frees(r.ended)
@@ -207,18 +232,18 @@ func (w *writer) durable(g generation, first bool) {
 
 // writeFailed answers a batch that is not on disk. For want of room the tail goes on from where it was: what may
 // stand behind is cut off. Any other error ends the tail.
-func (w *writer) writeFailed(group []*request, err error) {
+func (w *writer) writeFailed(batch []*request, err error) {
 	w.j.count(func(s *Stats) { s.WriteFailures++ })
 	refusal := writeFault(err)
-	again := slices.ContainsFunc(group, func(r *request) bool { return r.result == nil })
-	if errors.Is(refusal, ErrFull) && len(group) > 0 && !again && w.cutBack() == nil {
-		refuse(&group, refusal)
+	again := slices.ContainsFunc(batch, func(r *request) bool { return r.result == nil })
+	if errors.Is(refusal, ErrFull) && len(batch) > 0 && !again && w.cutBack() == nil {
+		refuse(&batch, refusal)
 		return
 	}
 	var redo []*request
-	for _, r := range group {
+	for _, r := range batch {
 		switch {
-		case r.commit: // some of it may be on disk: refused and noted as such with those written before
+		case r.kind != stateKind: // some of it may be on disk: refused and noted as such with those written before
 			w.written.add(r)
 		case r.result == nil:
 			redo = append(redo, r)
@@ -253,10 +278,12 @@ func (w *writer) cutBack() error {
 // before is refused, and noted as refused in the next segment, where the state records are written again too.
 func (w *writer) abandon(err error) {
 	refusal := fmt.Errorf("%w: %v", ErrUnavailable, err)
-	redo := append(w.syncing.redo(), w.written.redo()...)
+	redo := append(w.syncing.redo(w.tail.id), w.written.redo(w.tail.id)...)
 	w.redo = append(redo, w.redo...)
+	w.unlink(w.written.heads)
+	w.unlink(w.syncing.heads)
 	for _, c := range append(w.syncing.commits, w.written.commits...) {
-		c.voided = true
+		c.voided = c.kind == messageKind
 		c.answer(refusal)
 	}
 	w.syncing, w.written, w.since = generation{}, generation{}, time.Time{}
@@ -265,7 +292,7 @@ func (w *writer) abandon(err error) {
 	w.superseded()
 	w.retire(w.synced)
 	w.failures++
-	if w.failures > 1 || w.spare == nil {
+	if w.failures > 1 || len(w.reserve) == 0 {
 		w.fail(refusal)
 	}
 }
@@ -276,11 +303,13 @@ func (w *writer) superseded() {
 	w.j.mu.Lock()
 	defer w.j.mu.Unlock()
 	if w.end == segmentStart {
-		w.tail.sealed = true
+		w.tail.sealed, w.tail.needs = true, nil
 		return
 	}
 	for _, s := range w.j.segments {
-		s.sealed = s.sealed || s.abandoned && s.end == segmentStart && s != w.tail
+		if s.abandoned && s.end == segmentStart && s != w.tail {
+			s.sealed, s.needs = true, nil
+		}
 	}
 }
 

@@ -105,6 +105,11 @@ func (u unsyncedFS) Create(name string) (File, error) {
 	return unsyncedFile{f}, err
 }
 
+func (u unsyncedFS) Open(name string, write bool) (File, error) {
+	f, err := u.osFS.Open(name, write)
+	return unsyncedFile{f}, err
+}
+
 type unsyncedFile struct{ File }
 
 func (unsyncedFile) Sync() error { return nil }

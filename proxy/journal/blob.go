@@ -13,7 +13,7 @@ func (j *Journal) PutBlob(name string, data []byte) error {
 		return fmt.Errorf("journal: put blob %.40q of %d bytes: %w", name, len(data), ErrTooLarge)
 	}
 	payload := appendBlob(nil, name, data)
-	r := newRequest([]Record{{Type: Blob, Payload: payload}})
+	r := newGroup([]Record{{Type: Blob, Payload: payload}})
 	if err := j.submit(r); err != nil {
 		return fmt.Errorf("journal: put blob %q: %w", name, err)
 	}
@@ -44,6 +44,23 @@ func (j *Journal) admitBlob(payload []byte) error {
 		return ErrTooLarge
 	}
 	j.setBlob(name, data)
+	return nil
+}
+
+// fitBlobs makes segments large enough for the blobs of a journal that was larger: each begins with all of them, and must have room for
+// something else.
+func (j *Journal) fitBlobs() error {
+	var total int64
+	for name, data := range j.blobs {
+		total += blobSize(name, data)
+	}
+	if total <= j.cfg.SegmentBytes/segmentShare {
+		return nil
+	}
+	j.cfg.SegmentBytes = max(j.cfg.SegmentBytes, total*segmentShare&^(frameAlign-1))
+	if least := minSegmentsPerMax * j.cfg.SegmentBytes; j.cfg.MaxBytes < least {
+		return fmt.Errorf("%d bytes of blobs, from when the journal was larger, want max bytes of %d at least: %w", total, least, ErrTooLarge)
+	}
 	return nil
 }
 

@@ -134,7 +134,7 @@ func (j *Journal) openBody(id uint64, ref bodyRef) (*bodyReader, error) {
 		err = ErrDamaged
 	}
 	if err != nil {
-		return nil, errors.Join(j.damage(fault("read", bodyName(id), err)), f.Close())
+		return nil, errors.Join(fault("read", bodyName(id), err), f.Close())
 	}
 	return &bodyReader{j: j, id: id, file: f, ref: ref, left: ref.size, crc: uint32(newSalt(h.salt[:]))}, nil
 }

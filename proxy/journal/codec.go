@@ -10,7 +10,7 @@ import (
 // FORMAT.md draws what this file writes and reads.
 
 const (
-	formatVersion = 1
+	formatVersion = 2
 	segmentMagic  = "mwseg\r\n\x00"
 	bodyMagic     = "mwbody\r\n"
 	headerBytes   = 48  // of a file header that counts
@@ -21,6 +21,8 @@ const (
 	frameAlign  = 8
 	frameHeader = 24
 	flagMore    = 1 // the atomic group goes on in the next frame
+	flagRestate = 2 // all that was noted of the message before is superseded by this frame and those that follow in its group
+	linkBytes   = 8 // begin the payload of a record about a message, but for Accepted: see frame.link
 
 	batchPayload = 16 // length of the batch, offset up to which all was synced
 	batchHeader  = frameHeader + batchPayload
@@ -102,9 +104,20 @@ func parseSegmentHeader(b []byte) (header, error) {
 type frame struct {
 	at      int64 // offset in its segment
 	typ     Type
-	more    bool
+	flags   byte
 	id      uint64
 	payload []byte // borrowed from the scanner
+}
+
+// flagsOf says how the frame belongs to its group.
+func flagsOf(more, restate bool) (f byte) {
+	if more {
+		f |= flagMore
+	}
+	if restate {
+		f |= flagRestate
+	}
+	return f
 }
 
 func frameSize(payload int) int64 {
@@ -115,7 +128,7 @@ func (f frame) end() int64 { return f.at + frameSize(len(f.payload)) }
 
 // appendFrame appends a frame that will stand at offset at. The payload is given in parts, so that
 // a body is copied once.
-func appendFrame(b []byte, s salt, at int64, typ Type, more bool, id uint64, parts ...[]byte) []byte {
+func appendFrame(b []byte, s salt, at int64, typ Type, flags byte, id uint64, parts ...[]byte) []byte {
 	start := len(b)
 	b = append(b, make([]byte, frameHeader)...)
 	for _, p := range parts {
@@ -124,10 +137,7 @@ func appendFrame(b []byte, s salt, at int64, typ Type, more bool, id uint64, par
 	h, payload := b[start:start+frameHeader], b[start+frameHeader:]
 	binary.LittleEndian.PutUint32(h[4:], s.sum(payload))
 	binary.LittleEndian.PutUint32(h[8:], uint32(len(payload)))
-	h[12] = byte(typ)
-	if more {
-		h[13] = flagMore
-	}
+	h[12], h[13] = byte(typ), flags
 	binary.LittleEndian.PutUint64(h[16:], id)
 	binary.LittleEndian.PutUint32(h, s.headerSum(h, at))
 	var zeros [frameAlign]byte
@@ -145,13 +155,13 @@ func (s salt) headerSum(h []byte, at int64) uint32 {
 // Cheap tests come first: recovery asks this at every eighth byte.
 func (s salt) parseFrameHeader(h []byte, at int64) (f frame, length int, sum uint32, ok bool) {
 	typ, n := Type(h[12]), binary.LittleEndian.Uint32(h[8:])
-	if typ == 0 || n > maxPayloadBytes || h[13]&^flagMore != 0 || h[14] != 0 || h[15] != 0 {
+	if typ == 0 || n > maxPayloadBytes || h[13]&^(flagMore|flagRestate) != 0 || h[14] != 0 || h[15] != 0 {
 		return frame{}, 0, 0, false
 	}
 	if s.headerSum(h, at) != binary.LittleEndian.Uint32(h) {
 		return frame{}, 0, 0, false
 	}
-	f = frame{at: at, typ: typ, more: h[13] == flagMore, id: binary.LittleEndian.Uint64(h[16:])}
+	f = frame{at: at, typ: typ, flags: h[13], id: binary.LittleEndian.Uint64(h[16:])}
 	return f, int(n), binary.LittleEndian.Uint32(h[4:]), true
 }
 
@@ -236,8 +246,10 @@ func parseBlob(p []byte) (name string, data []byte, ok bool) {
 // seal says where an earlier segment ends: what stands at or after that offset never counted.
 type seal struct{ id, end uint64 }
 
+const sealBytes = 16
+
 func appendSeals(b []byte, seals []seal) []byte {
-	b = slices.Grow(b, len(seals)*16)
+	b = slices.Grow(b, len(seals)*sealBytes)
 	for _, s := range seals {
 		b = binary.LittleEndian.AppendUint64(b, s.id)
 		b = binary.LittleEndian.AppendUint64(b, s.end)
@@ -246,8 +258,34 @@ func appendSeals(b []byte, seals []seal) []byte {
 }
 
 func parseSeals(p []byte) (seals []seal) {
-	for ; len(p) >= 16; p = p[16:] {
+	for ; len(p) >= sealBytes; p = p[sealBytes:] {
 		seals = append(seals, seal{binary.LittleEndian.Uint64(p), binary.LittleEndian.Uint64(p[8:])})
 	}
 	return seals
+}
+
+// A link ties a record about a message to what stands elsewhere. In one that ends the message it is the span of segments that
+// may hold copies of it: the record must outlive them. In any other it is the place of the state record before it, 0 for
+// the first.
+
+func appendSpanLink(b []byte, at span) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(at.lo))
+	return binary.LittleEndian.AppendUint32(b, uint32(at.hi))
+}
+
+func appendPosLink(b []byte, p pos) []byte { return binary.LittleEndian.AppendUint64(b, uint64(p)) }
+
+func spanLink(link [linkBytes]byte) span {
+	return span{uint64(binary.LittleEndian.Uint32(link[:])), uint64(binary.LittleEndian.Uint32(link[4:]))}
+}
+
+func posLink(link [linkBytes]byte) pos { return pos(binary.LittleEndian.Uint64(link[:])) }
+
+// withoutBody returns the payload of an Accepted record without an inline body. It shares memory with p.
+func withoutBody(p []byte) ([]byte, bool) {
+	meta, body, ref, ok := parseAccepted(p)
+	if !ok || ref != nil {
+		return p, ok
+	}
+	return p[: acceptedHead+len(meta) : len(p)-len(body)], true
 }

@@ -23,8 +23,8 @@ const (
 	maxSegmentBytes   = 1 << 30 // an offset fits the 32 bits it has in the index
 	maxInlineBytes    = 1 << 20
 	segmentsPerMax    = 16
-	segmentShare      = 8 // one group of records, one meta, one body, all blobs: each at most this part of a segment
-	minSegmentsPerMax = 4 // tail, reserve, and room for something to be freed
+	segmentShare      = 8            // one group of records, one meta, one body, all blobs: each at most this part of a segment
+	minSegmentsPerMax = 4 + reserves // tail, reserves, a spare, and room for something to be freed
 )
 
 // Validate reports every fault of the configuration.
@@ -66,3 +66,9 @@ func (c Config) filled() Config {
 // maxMeta is the longest meta of a message, and maxGroup the longest atomic group, in bytes.
 func (c Config) maxMeta() int64  { return min(maxMetaBytes, c.SegmentBytes/segmentShare) }
 func (c Config) maxGroup() int64 { return min(maxGroupBytes, c.SegmentBytes/segmentShare) }
+
+// maxMove is the longest copy of a message with its history: it fits every new segment, whatever that begins with.
+func (c Config) maxMove() int64 {
+	beginning := segmentStart + 2*batchHeader + frameSize(sealedKept*sealBytes) + c.SegmentBytes/segmentShare
+	return min(c.SegmentBytes/2, c.SegmentBytes-beginning)
+}

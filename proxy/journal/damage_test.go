@@ -3,7 +3,10 @@ package journal
 import (
 	"bytes"
 	"errors"
+	"flag"
+	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"testing"
 )
@@ -24,31 +27,6 @@ func recoverOnly(m *memFS) (*recovered, error) {
 	return r, run.run()
 }
 
-// copyFS returns m with one file replaced.
-func (m *memFS) with(name string, data []byte) *memFS {
-	c := newMemFS()
-	for n, node := range m.names {
-		b := slices.Clone(node.data)
-		c.names[n] = &memNode{data: b, disk: slices.Clone(b)}
-	}
-	if data != nil {
-		c.names[name] = &memNode{data: data, disk: slices.Clone(data)}
-	}
-	c.disk = maps.Clone(c.names)
-	return c
-}
-
-func (m *memFS) content(t *testing.T, name string) []byte {
-	t.Helper()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n := m.names[name]
-	if n == nil {
-		t.Fatalf("no %s among %v", name, slices.Sorted(maps.Keys(m.names)))
-	}
-	return slices.Clone(n.data)
-}
-
 // sample writes messages 1 to 5, of which 4 has ended, and closes. The fifth has its body in a file.
 func sample(t *testing.T) (*memFS, *ledger) {
 	t.Helper()
@@ -63,12 +41,34 @@ func sample(t *testing.T) (*memFS, *ledger) {
 	return m, l
 }
 
+// unsealedSample is a sample whose segments have lost their footers.
+func unsealedSample(t *testing.T) (*memFS, *ledger) {
+	t.Helper()
+	m, l := sample(t)
+	for name := range m.names {
+		id, isSegment := segmentID(name)
+		if !isSegment {
+			continue
+		}
+		b := m.content(t, name)
+		h, err := parseSegmentHeader(b)
+		must(t, err)
+		s := segment{id: id, salt: newSalt(h.salt[:]), size: int64(len(b))}
+		end, sealed := s.readTrailer(bytes.NewReader(b))
+		if !sealed {
+			t.Fatalf("%s has no footer to take away", name)
+		}
+		m = m.with(name, b[:end])
+	}
+	return m, l
+}
+
 // affected returns the messages that are not as the ledger has them. Wrong bytes are a failure at once.
 func (l *ledger) affected(t *testing.T, r *recovered) (ids []uint64) {
 	t.Helper()
 	for id := range l.begun {
-		_, _, live := r.j.find(id)
-		if live == l.ended[id] {
+		live := r.j.live(id)
+		if _, ended := l.end(id); live == ended {
 			ids = append(ids, id)
 			continue
 		}
@@ -85,39 +85,87 @@ func (l *ledger) affected(t *testing.T, r *recovered) (ids []uint64) {
 	return ids
 }
 
+var flips = flag.Int("flips", 10_000, "bits to flip of a segment of 64 KiB, which has 524,288")
+
 func TestAFlippedBitHarmsAtMostOneMessageAndIsCounted(t *testing.T) {
 	m, l := sample(t)
 	for name := range m.names {
-		whole := m.content(t, name)
-		harmed := 0
-		for bit := range len(whole) * 8 {
-			b := slices.Clone(whole)
-			b[bit/8] ^= 1 << (bit % 8)
-			r, err := recoverOnly(m.with(name, b))
-			if err != nil {
-				t.Fatalf("%s bit %d of byte %d: %v", name, bit%8, bit/8, err)
-			}
-			ids := l.affected(t, r)
-			if len(ids) > 1 {
-				t.Fatalf("%s bit %d of byte %d: messages %v", name, bit%8, bit/8, ids)
-			}
-			if len(ids) == 1 {
-				harmed++
-				if r.j.Stats().Damaged == 0 {
-					t.Fatalf("%s bit %d of byte %d: message %d harmed and nothing counted", name, bit%8, bit/8, ids[0])
-				}
-			}
+		flipBits(t, m, l, name, 0, 1)
+	}
+}
+
+// Every n-th bit of 64 KiB, or all of them.
+func TestAFlippedBitOfALargeSegmentHarmsAtMostOneMessage(t *testing.T) {
+	const segment, inline = 64 << 10, 8 << 10
+	m, l := newMemFS(), newLedger()
+	j, _ := mustOpen(t, Config{FS: m, MaxBytes: 16 * segment, SegmentBytes: segment})
+	for id := uint64(1); id <= 8; id++ {
+		must(t, l.commit(j, id, inline-50*int(id)))
+		must(t, l.attempt(j, id))
+	}
+	must(t, l.settle(j, 7))
+	mustClose(t, j)
+	size := len(m.content(t, segmentName(1)))
+	if size < segment*4/5 {
+		t.Fatalf("only %d bytes to flip", size)
+	}
+	workers := runtime.GOMAXPROCS(0)
+	step := max(1, 8*size / *flips) | 1 // odd: so that each bit of a byte gets its turn
+	for w := range workers {
+		own := m.with("", nil)
+		t.Run(fmt.Sprint("part ", w), func(t *testing.T) {
+			t.Parallel()
+			flipBits(t, own, l, segmentName(1), w*step, workers*step)
+		})
+	}
+}
+
+// flipBits flips one bit at a time of a file.
+func flipBits(t *testing.T, m *memFS, l *ledger, name string, first, step int) {
+	t.Helper()
+	b := m.content(t, name)
+	harmed := 0
+	for bit := first; bit < len(b)*8; bit += step {
+		b[bit/8] ^= 1 << (bit % 8)
+		r, err := recoverOnly(m.with(name, b))
+		if err != nil {
+			t.Fatalf("%s bit %d of byte %d: %v", name, bit%8, bit/8, err)
 		}
-		if harmed == 0 {
-			t.Fatalf("%s: no bit of %d harmed anything", name, len(whole)*8)
+		ids := l.affected(t, r)
+		if len(ids) > 1 {
+			t.Fatalf("%s bit %d of byte %d: messages %v", name, bit%8, bit/8, ids)
 		}
+		if len(ids) == 1 && r.j.Stats().Damaged == 0 {
+			t.Fatalf("%s bit %d of byte %d: message %d harmed and nothing counted", name, bit%8, bit/8, ids[0])
+		}
+		harmed += len(ids)
+		b[bit/8] ^= 1 << (bit % 8)
+	}
+	if harmed == 0 {
+		t.Fatalf("%s: no bit of %d harmed anything", name, len(b)*8)
+	}
+}
+
+// harm damages a record, and the footer that says the same again.
+func harm(segment []byte, record string) []byte {
+	segment[bytes.Index(segment, []byte(record))] ^= 1
+	segment[len(segment)-1] ^= 1
+	return segment
+}
+
+// Segments of a process that was killed have no footer: then every record is read where it stands, and those behind a damaged one as
+// well.
+func TestAFlippedBitOfASegmentWithoutItsFooterHarmsAtMostOneMessage(t *testing.T) {
+	m, l := unsealedSample(t)
+	for name := range m.names {
+		flipBits(t, m, l, name, 0, 1)
 	}
 }
 
 func TestADamagedSegmentIsKeptWhenItIsFreed(t *testing.T) {
 	m, l := sample(t)
 	b := m.content(t, segmentName(1))
-	b[bytes.Index(b, []byte("meta 2"))] ^= 1
+	b = harm(b, "meta 2")
 	m = m.with(segmentName(1), b)
 	j, f := mustOpen(t, small(m))
 	if _, live := f.live[2]; live || len(f.live) != 3 {
@@ -142,8 +190,7 @@ func TestABodyWithoutItsRecordIsRemovedOnlyIfNothingWasDamaged(t *testing.T) {
 	for _, damage := range []bool{false, true} {
 		m, _ := sample(t)
 		if damage {
-			b := m.content(t, segmentName(1))
-			b[bytes.Index(b, []byte("meta 5"))] ^= 1
+			b := harm(m.content(t, segmentName(1)), "meta 5")
 			m = m.with(segmentName(1), b)
 		} else {
 			m = m.with(bodyName(77), []byte("orphan"))
@@ -177,7 +224,8 @@ func TestATornBatchIsDroppedWhole(t *testing.T) {
 	j, _ := mustOpen(t, small(m))
 	must(t, l.commit(j, 1, 100))
 	before := m.content(t, segmentName(1))
-	must(t, j.Append(Record{Attempt, 1, []byte("one")}, Record{Attempt, 1, []byte("two")}, Record{Settled, 1, nil}))
+	attempt := Record{Type: Attempt, ID: 1, Payload: []byte("one")}
+	must(t, j.Append(attempt, attempt, Record{Type: Settled, ID: 1}))
 	after := m.content(t, segmentName(1))
 	mustClose(t, j)
 	last := len(after)
@@ -188,6 +236,7 @@ func TestATornBatchIsDroppedWhole(t *testing.T) {
 	for after[first] == before[first] {
 		first++
 	}
+	begun := first&^(frameAlign-1) + batchHeader // with less than its first frame nobody can tell that there was a batch
 	for cut := first + 1; cut <= last; cut++ {
 		b := slices.Concat(after[:cut], before[cut:])
 		m := newMemFS().with(segmentName(1), b)
@@ -202,7 +251,7 @@ func TestATornBatchIsDroppedWhole(t *testing.T) {
 				}
 				continue
 			}
-			if s := r.j.stats; len(r.recs) != 1 || s.Damaged != 0 || s.Torn != int64(1-round) {
+			if s := r.j.stats; len(r.recs) != 1 || s.Damaged != 0 || cut >= begun && s.Torn != int64(1-round) {
 				t.Fatalf("cut at %d of %d, round %d: %d records, %+v", cut, last, round, len(r.recs), s)
 			}
 		}
@@ -216,14 +265,33 @@ func TestATruncatedSegmentIsNoticed(t *testing.T) {
 	must(t, l.commit(j, 6, 100))
 	mustClose(t, j)
 	whole := m.content(t, segmentName(1))
+	records := recordsEnd(t, whole)
 	for cut := range whole {
 		r, err := recoverOnly(m.with(segmentName(1), whole[:cut]))
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.affected(t, r)
-		if r.j.stats.Damaged == 0 {
+		switch ids := l.affected(t, r); {
+		case cut >= records && len(ids) > 0:
+			t.Fatalf("cut at %d of %d, in the footer: messages %v harmed", cut, len(whole), ids)
+		case cut < records && r.j.Stats().Damaged == 0:
 			t.Fatalf("cut at %d of %d: not noticed", cut, len(whole))
+		}
+	}
+}
+
+// recordsEnd is where the footer of a segment begins. Without it the segment says as much.
+func recordsEnd(t *testing.T, segment []byte) int {
+	t.Helper()
+	h, err := parseSegmentHeader(segment)
+	must(t, err)
+	sc := newScanner(bytes.NewReader(segment), newSalt(h.salt[:]), segmentStart, int64(len(segment)))
+	for {
+		switch f, ok := sc.next(); {
+		case !ok:
+			t.Fatal("no footer")
+		case f.typ == typeFooter:
+			return int(f.at)
 		}
 	}
 }
@@ -251,7 +319,7 @@ func TestASegmentInAnothersPlaceIsNotBelieved(t *testing.T) {
 func TestAnUnknownVersionIsLeftAlone(t *testing.T) {
 	m, _ := sample(t)
 	b := m.content(t, segmentName(1))
-	b[8], b[headerCopyAt+8] = 2, 2
+	b[8], b[headerCopyAt+8] = formatVersion+1, formatVersion+1
 	m = m.with(segmentName(1), b)
 	if _, _, err := reopen(small(m)); !errors.Is(err, ErrVersion) {
 		t.Fatal(err)
@@ -311,7 +379,7 @@ func FuzzRecovery(f *testing.F) {
 	f.Add(uint16(len(whole)), make([]byte, 300))
 	f.Fuzz(func(t *testing.T, at uint16, patch []byte) {
 		b := slices.Clone(whole)
-		b = memWrite{int64(at), append([]byte{}, patch...)}.apply(b)
+		b = memWrite{off: int64(at), data: append([]byte{}, patch...)}.apply(b)
 		r, err := recoverOnly(newMemFS().with(segmentName(1), b))
 		if errors.Is(err, ErrVersion) {
 			return
@@ -346,3 +414,72 @@ func FuzzAccepted(f *testing.F) {
 		}
 	})
 }
+
+// readless refuses to read from its nth read on, or that one alone.
+type readless struct {
+	FS
+	reads *int
+	nth   int
+	once  bool
+}
+
+type readlessFile struct {
+	File
+	fs readless
+}
+
+func (r readless) Open(name string, write bool) (File, error) {
+	f, err := r.FS.Open(name, write)
+	return readlessFile{f, r}, err
+}
+
+func (f readlessFile) ReadAt(p []byte, off int64) (int, error) {
+	*f.fs.reads++
+	if n := *f.fs.reads; n == f.fs.nth || n > f.fs.nth && !f.fs.once {
+		return 0, errIO
+	}
+	return f.File.ReadAt(p, off)
+}
+
+// A disk that does not read at one start may read at the next. Until then nothing is given up: no file is cut, renamed or removed.
+func TestADiskThatDoesNotReadAtAStartLosesNothing(t *testing.T) {
+	for _, write := range []func(*testing.T) (*memFS, *ledger){sample, unsealedSample} {
+		for _, once := range []bool{false, true} {
+			reads, want := 0, 1<<30
+			for nth := 1; nth <= want; nth++ {
+				m, l := write(t)
+				reads = 0
+				cfg := small(m)
+				cfg.FS = readless{m, &reads, nth, once}
+				j, err := Open(cfg, func(Record) error { return nil })
+				if err == nil {
+					cfg.FS.(readless).heal()
+					if l.commit(j, 50, 200) != nil {
+						t.Errorf("read %d: nothing is accepted", nth)
+					}
+					mustClose(t, j)
+				}
+				if reads < nth {
+					want = 0 // Open had read all it wants
+				}
+				j, f := mustOpen(t, small(m))
+				for id := range l.acked {
+					if _, ended := l.end(id); ended {
+						continue
+					}
+					if _, live := f.live[id]; !live {
+						t.Errorf("read %d (%v alone): message %d is lost", nth, once, id)
+						continue
+					}
+					must(t, readBack(j, id, l.begun[id]))
+				}
+				mustClose(t, j)
+			}
+			if reads == 0 {
+				t.Fatal("nothing was read")
+			}
+		}
+	}
+}
+
+func (r readless) heal() { *r.reads = -1 << 40 }

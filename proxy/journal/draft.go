@@ -63,6 +63,7 @@ func (j *Journal) Begin(id uint64, size int64) (*Draft, error) {
 // reserve wants Journal.mu held.
 func (j *Journal) reserve(n int64) bool {
 	if n > j.cfg.MaxBytes-j.files-j.drafts {
+		signal(j.short)
 		return false
 	}
 	j.drafts += n
@@ -180,19 +181,20 @@ func (d *Draft) commit(meta []byte) error {
 	if int64(len(meta)) > d.j.cfg.maxMeta() {
 		return ErrTooLarge
 	}
-	r := &request{id: d.id, commit: true, meta: meta, body: d.buf, result: make(chan error, 1)}
+	r := &request{kind: messageKind, id: d.id, result: make(chan error, 1)}
+	r.accepted = [][]byte{acceptedHeadFor(len(meta), bodyInline), meta, d.buf}
 	if d.file != nil {
 		if err := d.file.finish(); err != nil {
 			d.j.count(func(s *Stats) { s.SyncFailures++ })
 			return writeFault(err)
 		}
-		r.ref = &d.file.ref
-		r.place.body = bodyFileBytes(d.file.ref.size)
+		r.accepted = [][]byte{acceptedHeadFor(len(meta), bodyInFile), meta, d.file.ref.append(nil)}
+		r.body = bodyFileBytes(d.file.ref.size)
 	}
 	r.measure()
 	err := d.j.submit(r)
 	if err == nil || r.voided {
-		d.handOver(r.place.body)
+		d.handOver(r.body)
 	}
 	return err
 }

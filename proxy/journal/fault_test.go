@@ -28,14 +28,13 @@ func TestAFailedSyncIsFinalForItsFile(t *testing.T) {
 		}
 		must(t, l.commit(j, 4, 100))
 		must(t, readBack(j, 1, l.begun[1]))
-		l.synced[2] = true
-		l.synced[3] = true // refused, and must stay so
+		must(t, l.rest(j)) // 2 has ended for good, 3 was refused for good
 		for _, c := range []crash{nothing, killed} {
 			after, f := mustOpen(t, small(m.after(c, nil)))
 			if err := l.check(after, f, c); err != nil {
 				t.Errorf("crash %d: %v", c, err)
 			}
-			if f.groups[1] == 0 {
+			if len(f.records[1]) == 0 {
 				t.Error("a state record of the failed batch was not written again")
 			}
 			mustClose(t, after)
@@ -89,7 +88,7 @@ func TestADeadDiskIsReportedAndComesBack(t *testing.T) {
 				if _, err := j.Begin(50, 0); !errors.Is(err, ErrUnavailable) {
 					t.Fatal(err)
 				}
-				if err := j.Append(Record{Started, 1, nil}); op != "create" && !errors.Is(err, ErrUnavailable) {
+				if err := j.Append(Record{Type: Started, ID: 1, Payload: nil}); op != "create" && !errors.Is(err, ErrUnavailable) {
 					t.Fatal(err)
 				}
 				must(t, readBack(j, 1, l.begun[1]))
@@ -146,7 +145,7 @@ func TestAFullDiskRefusesOneBatchAndTheTailGoesOn(t *testing.T) {
 			t.Fatal("what was refused is there after a crash")
 		}
 		must(t, l.commit(j, 3, 100))
-		l.synced[2] = true
+		must(t, l.rest(j)) // 2 was refused for good
 		after, f := mustOpen(t, small(m.after(nothing, nil)))
 		must(t, l.check(after, f, nothing))
 		mustClose(t, after)
@@ -185,4 +184,62 @@ func TestAWriteThatFailsDuringASyncHarmsOnlyItself(t *testing.T) {
 		must(t, l.check(after, f, nothing))
 		mustClose(t, after)
 	})
+}
+
+// While a sync stalls, messages wait, state records do not until there are too many of them, and messages can be read.
+func TestAStalledSyncDelaysAndLosesNothing(t *testing.T) {
+	for _, stalled := range []time.Duration{2 * time.Second, 30 * time.Second} {
+		t.Run(stalled.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { stalledSync(t, stalled) })
+		})
+	}
+}
+
+func stalledSync(t *testing.T, stalled time.Duration) {
+	t.Helper()
+	m, l := newMemFS(), newLedger()
+	cfg := Config{FS: m, MaxBytes: 16 * 4 * maxUnsyncedBytes}
+	j, _ := mustOpen(t, cfg)
+	must(t, l.commit(j, 1, 100))
+	synctest.Wait()
+	m.mu.Lock()
+	m.stall = func(string) time.Duration { return stalled }
+	m.mu.Unlock()
+	before := j.Stats()
+	const senders, record = 20, 100 << 10
+	var wg sync.WaitGroup
+	for id := uint64(2); id < 2+senders; id++ {
+		wg.Go(func() {
+			if err := l.commit(j, id, 1000); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 2 * maxUnsyncedBytes / record {
+		wg.Go(func() {
+			if err := j.Append(Record{Type: Verdict, ID: 1, Payload: make([]byte, record)}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	<-time.After(stalled / 2)
+	s := j.Stats()
+	if s.Commits != before.Commits {
+		t.Fatalf("%d messages were acknowledged without a sync", s.Commits-before.Commits)
+	}
+	if kept := (s.Appends - before.Appends) * record; kept < maxUnsyncedBytes/2 || kept > maxUnsyncedBytes+record || j.memory > j.budget {
+		t.Fatalf("%d bytes of state records and %d of bodies are kept in memory", kept, j.memory)
+	}
+	must(t, readBack(j, 1, l.begun[1]))
+	begun := time.Now()
+	wg.Wait()
+	if took := time.Since(begun); took > 4*stalled {
+		t.Fatalf("it took %v more after a stall of %v", took, stalled)
+	}
+	must(t, j.Err())
+	mustClose(t, j)
+	cfg.FS = m.after(nothing, nil)
+	j, f := mustOpen(t, cfg)
+	must(t, l.check(j, f, nothing))
+	mustClose(t, j)
 }

@@ -5,8 +5,8 @@
 // after 50 ms no power cut does. What cannot be read back as it was written is reported as damaged, never handed
 // out. The journal knows bytes and numbers, not mail.
 //
-// One goroutine writes, another syncs, so that one sync serves everybody who came while the last one ran; a third
-// removes what has ended. FORMAT.md draws the files.
+// One goroutine writes, another syncs, so that one sync serves everybody who came while the last one ran; a third makes
+// segments and removes them; a fourth copies what is left in old ones, so that they may go. FORMAT.md draws the files.
 package journal
 
 import (
@@ -31,6 +31,7 @@ type Journal struct {
 	synced  chan syncDone // and back
 	wake    chan struct{} // to the keeper: something may be freed
 	freed   chan struct{} // to the writer: something was
+	short   chan struct{} // to the sweeper: there is no room
 
 	closing chan struct{} // closed by Close
 	ended   chan struct{} // closed when the writer has ended
@@ -47,12 +48,17 @@ type Journal struct {
 	lastError error  // what the writer could not save; set before it ends
 
 	mu       sync.Mutex // guards what follows; never held over I/O
-	index    map[uint64]place
-	segments []*segment // oldest first; the last is the tail
+	index    map[uint64]entry
+	bodies   map[uint64]int64 // bytes of the body files of live messages, headers and trailers included
+	peak     int              // the most entries index had
+	segments []*segment       // oldest first; the last is the tail
 	blobs    map[string][]byte
 	retired  []*segment // to be closed by the keeper
 	trash    []body     // to be removed by the keeper
+	written  pos        // the end of what write(2) took of the tail: a chain may begin behind it already
 	files    int64      // bytes of all files
+	spare    int64      // bytes of the spare, which are among them; 0: there is none
+	rotated  time.Time  // when the tail was begun
 	drafts   int64      // bytes reserved for messages under way
 	budget   int64      // of memory, in bytes
 	memory   int64      // bytes of bodies in memory
@@ -68,7 +74,8 @@ type body struct {
 
 // Open takes cfg.Dir for this process, ErrLocked if another has it, and calls replay once for each record that
 // survived, oldest first: a message's Accepted before its state records, also for messages that a later record
-// ends. An error of replay ends Open. Types this version does not know are replayed like others. Nothing is written
+// ends, unless nothing of either is left. Blobs are not replayed: see Blob. An error of replay ends Open. Types this version does not
+// know are replayed like others. Nothing is written
 // before the last replay call; ErrVersion, when a later version wrote the directory, leaves it as it is.
 //
 // When the records can be read but no new segment can be made, Open succeeds and Err says why nothing can be written.
@@ -95,9 +102,9 @@ func newJournal(cfg Config) *Journal {
 		queue: make(chan *request, maxQueued),
 		asks:  make(chan ask, 1), made: make(chan made, 1),
 		unsaved: make(chan syncJob, 1), synced: make(chan syncDone, 1),
-		wake: make(chan struct{}, 1), freed: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), freed: make(chan struct{}, 1), short: make(chan struct{}, 1),
 		closing: make(chan struct{}), ended: make(chan struct{}),
-		index: make(map[uint64]place), blobs: make(map[string][]byte),
+		index: make(map[uint64]entry), bodies: make(map[uint64]int64), blobs: make(map[string][]byte),
 		nextID: firstSegment,
 	}
 	if j.fs == nil {
@@ -112,6 +119,7 @@ func (j *Journal) start() {
 	w.firstTail()
 	j.helpers.Go(j.syncFiles)
 	j.helpers.Go(j.keep)
+	j.helpers.Go(j.sweep)
 	j.writer.Go(w.run)
 }
 
@@ -184,6 +192,8 @@ func (j *Journal) Close() error {
 		close(j.closing)
 		j.writer.Wait()
 		j.helpers.Wait()
+		j.tidy()
+		j.sealAll()
 		err := j.lastError
 		err = errors.Join(err, j.lock.Close())
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 func disk(t *testing.T) Config {
@@ -48,13 +49,13 @@ func TestRecordsAreReplayedInOrderAndUnknownTypesToo(t *testing.T) {
 	l := newLedger()
 	must(t, l.commit(j, 7, 10))
 	const later Type = 42
-	must(t, j.Append(Record{Started, 7, []byte("a")}, Record{later, 7, []byte("b")}))
-	must(t, j.Append(Record{Dead, 7, nil}))
+	must(t, j.Append(Record{Type: Started, ID: 7, Payload: []byte("a")}, Record{Type: later, ID: 7, Payload: []byte("b")}))
+	must(t, j.Append(Record{Type: Dead, ID: 7, Payload: nil}))
 	must(t, readBack(j, 7, l.begun[7]))
 	mustClose(t, j)
 	r, err := recoverOnly(m)
 	must(t, err)
-	want := []Record{{Accepted, 7, []byte("meta 7")}, {Started, 7, []byte("a")}, {later, 7, []byte("b")}, {Dead, 7, []byte{}}}
+	want := []Record{{Type: Accepted, ID: 7, Payload: []byte("meta 7")}, {Type: Started, ID: 7, Payload: []byte("a")}, {Type: later, ID: 7, Payload: []byte("b")}, {Type: Dead, ID: 7, Payload: []byte{}}}
 	if got := fmt.Sprint(r.recs); got != fmt.Sprint(want) {
 		t.Fatalf("got %s\nwant %v", got, want)
 	}
@@ -103,7 +104,7 @@ func TestAnAbortedDraftLeavesNothing(t *testing.T) {
 			t.Fatal("an aborted draft was committed")
 		}
 	}
-	if s := j.Stats(); s.Live != 0 || s.Bytes > before+j.cfg.SegmentBytes || j.memory != 0 {
+	if s := j.Stats(); s.Live != 0 || s.Bytes > before+reserves*j.cfg.SegmentBytes || j.memory != 0 {
 		t.Fatalf("%+v, before %d, memory %d", s, before, j.memory)
 	}
 	if files, err := filepath.Glob(filepath.Join(cfg.Dir, "*"+bodySuffix)); err != nil || len(files) > 0 {
@@ -181,7 +182,7 @@ func TestProgrammersErrorsAreRefused(t *testing.T) {
 			t.Errorf("%+v: %v", r, err)
 		}
 	}
-	if err := j.Append(Record{Verdict, 1, make([]byte, j.cfg.maxGroup())}); !errors.Is(err, ErrTooLarge) {
+	if err := j.Append(Record{Type: Verdict, ID: 1, Payload: make([]byte, j.cfg.maxGroup())}); !errors.Is(err, ErrTooLarge) {
 		t.Error(err)
 	}
 	if _, err := j.Begin(1, 0); !errors.Is(err, ErrExists) {
@@ -260,7 +261,7 @@ func TestOneSyncServesAllWhoCameMeanwhile(t *testing.T) {
 		synctest.Wait()
 		for range 10 {
 			wg.Go(func() {
-				if err := j.Append(Record{Attempt, 1, nil}); err != nil {
+				if err := j.Append(Record{Type: Attempt, ID: 1, Payload: nil}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -294,10 +295,7 @@ func TestAStateRecordIsSyncedSoon(t *testing.T) {
 		if n := j.Stats().Syncs; n != before {
 			t.Fatal("a state record was synced at once")
 		}
-		must(t, l.settleSynced(j, 1))
-		if !l.synced[1] {
-			t.Fatal("not synced after 200 ms")
-		}
+		<-time.After(4 * syncDelay)
 		if r, err := recoverOnly(m.after(nothing, nil)); err != nil || r.j.Stats().Live != 0 {
 			t.Fatalf("%+v %v", r.j.Stats(), err)
 		}
@@ -374,12 +372,13 @@ func TestABodyInItsRecordIsVerifiedBeforeReadReturns(t *testing.T) {
 	j, _ := mustOpen(t, small(m))
 	defer mustClose(t, j)
 	must(t, newLedger().commit(j, 1, 300))
-	p, _, _ := j.find(1)
+	e, _ := j.find(1)
+	from := e.at.offset()
 	data := m.names[segmentName(1)].data
-	for at := p.offset; at < p.offset+frameHeader+acceptedHead+300; at++ {
+	for at := from; at < from+frameHeader+acceptedHead+300; at++ {
 		data[at] ^= 2
 		if _, _, err := j.Read(1); !errors.Is(err, ErrDamaged) {
-			t.Fatalf("byte %d: %v", at-p.offset, err)
+			t.Fatalf("byte %d: %v", at-from, err)
 		}
 		data[at] ^= 2
 	}
@@ -391,17 +390,14 @@ func TestManySendersAndReadersAtOnce(t *testing.T) {
 	cfg.MaxBytes = 16 << 20
 	j, _ := mustOpen(t, cfg)
 	const senders, each = 8, 40
-	ledgers := make([]*ledger, senders)
+	l := newLedger()
 	var wg sync.WaitGroup
-	for n := range ledgers {
-		l := newLedger()
-		l.groups = n * 1000
-		ledgers[n] = l
+	for n := range senders {
 		wg.Go(func() {
 			for i := range each {
 				id := uint64(n*each + i + 1)
 				err := l.commit(j, id, 500+i*1000)
-				err = errors.Join(err, l.attempt(j, id), readBack(j, id, l.begun[id]), j.PutBlob(fmt.Sprint(n), []byte{byte(i)}))
+				err = errors.Join(err, l.attempt(j, id), readBack(j, id, testBody(id, 500+i*1000)), l.put(j, fmt.Sprint(n), fmt.Sprint(i)))
 				if i%4 != 0 {
 					err = errors.Join(err, l.settle(j, id))
 				}
@@ -413,17 +409,10 @@ func TestManySendersAndReadersAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	all := newLedger()
-	for _, l := range ledgers {
-		all.merge(l)
-		for id := range l.ended {
-			all.ended[id], all.written[id] = true, true
-		}
-	}
 	mustClose(t, j)
 	j, f := mustOpen(t, cfg)
 	defer mustClose(t, j)
-	must(t, all.check(j, f, killed))
+	must(t, l.check(j, f, killed))
 	if len(f.live) != senders*each/4 {
 		t.Fatalf("%d live", len(f.live))
 	}
@@ -435,7 +424,7 @@ func TestConfigurationsThatCannotWorkAreRefused(t *testing.T) {
 		"dir: must not":      {},
 		"segment bytes: 8 ":  {Dir: "x", SegmentBytes: 8},
 		"max bytes: 1000 ":   {Dir: "x", MaxBytes: 1000},
-		"4 segments of 4096": {Dir: "x", MaxBytes: 3 * 4096, SegmentBytes: 4096},
+		"6 segments of 4096": {Dir: "x", MaxBytes: 3 * 4096, SegmentBytes: 4096},
 		"inline bytes: -1":   {Dir: "x", InlineBytes: -1},
 	} {
 		err := c.Validate()

@@ -37,7 +37,6 @@ func (j *Journal) keep() {
 		case <-retry.C:
 			done = j.tidy()
 		case <-j.ended:
-			j.tidy()
 			return
 		}
 		retry.Stop()
@@ -49,23 +48,53 @@ func (j *Journal) keep() {
 
 func (j *Journal) make(a ask) made {
 	j.mu.Lock()
-	fits := a.force || j.files+j.cfg.SegmentBytes <= j.cfg.MaxBytes
+	spare := j.spare
+	fits := a.force || j.files-spare+j.cfg.SegmentBytes <= j.cfg.MaxBytes
 	if fits {
-		j.files += j.cfg.SegmentBytes
+		j.files += j.cfg.SegmentBytes - spare
+		j.spare = 0
 	}
 	j.mu.Unlock()
 	if !fits {
+		signal(j.short)
 		return made{err: errOverMax}
 	}
-	s, err := create(j.fs, a.id, j.cfg.SegmentBytes)
+	s, err := create(j.fs, a.id, j.cfg.SegmentBytes, spare > 0)
 	if err != nil {
 		j.mu.Lock()
 		j.files -= j.cfg.SegmentBytes
 		j.mu.Unlock()
 		return made{err: writeFault(err)}
 	}
+	if spare > 0 {
+		j.count(func(st *Stats) { st.Recycled++ })
+	}
 	return made{segment: s}
 }
+
+// dropSpare removes the spare when no segment has been begun for a while: it is for a journal that is busy. It returns false while
+// there is one.
+func (j *Journal) dropSpare(now time.Time) bool {
+	j.mu.Lock()
+	have, due := j.spare > 0, now.Sub(j.rotated) >= spareAge
+	j.mu.Unlock()
+	if !have || !due {
+		return !have
+	}
+	err := j.fs.Remove(spareName)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		j.stats.TidyFailures++
+		return false
+	}
+	j.files -= j.spare
+	j.spare = 0
+	return true
+}
+
+// spareAge is how long after a segment was begun the spare is kept for the next one.
+const spareAge = 10 * time.Second
 
 // tidy returns false when something failed that is worth another try.
 func (j *Journal) tidy() bool {
@@ -87,7 +116,7 @@ func (j *Journal) tidy() bool {
 		}
 		signal(j.freed)
 	}
-	return done
+	return j.dropSpare(time.Now()) && done
 }
 
 // retire closes the file of a former tail, and cuts it to its end unless its sync failed: that file is left alone. A cut
@@ -103,6 +132,7 @@ func (j *Journal) retire(s *segment) {
 	s.file = nil
 	if failed {
 		j.stats.TidyFailures++
+		s.unsealable = true // a file is never synced again after a failed sync
 	}
 	if err == nil && !s.abandoned {
 		j.files -= s.size - s.end
@@ -124,28 +154,31 @@ func (j *Journal) removeBody(b body) bool {
 	return true
 }
 
-// freeable returns a segment that may go: the oldest when all its messages have ended, or any that holds nothing of
-// its own. Oldest first is the law because the records that end a message stand in its own segment or in a later one:
-// if the later one went first, a crash would bring the message back. A segment that copies what is live
-// out of the oldest will come to free it here.
+// freeable returns a segment that may go: all its messages have ended or stand elsewhere, and no record in it matters for a
+// message of another segment. The law is that what ends a message outlives every copy of it: if it went first, a crash would
+// bring the message back.
 func (j *Journal) freeable() *segment {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for i, s := range j.segments {
-		if s.sealed && s.file == nil && s.live == 0 && (i == 0 || !s.records) {
+	for _, s := range j.segments {
+		if s.sealed && !s.busy && !s.unreadable && s.file == nil && s.live == 0 && !j.needed(s) {
 			return s
 		}
 	}
 	return nil
 }
 
-// free removes a segment and makes that durable before the next may go. A damaged one is kept under another name:
-// what could not be read by recovery may be read by somebody else.
+// free ends a segment and makes that durable before the next may go. Its file becomes the spare if there is none. A damaged
+// one is kept under another name: what could not be read by recovery may be read by somebody else.
 func (j *Journal) free(s *segment) error {
 	var err error
-	if s.damaged {
+	recycle := j.recyclable(s)
+	switch {
+	case s.damaged:
 		err = j.fs.Rename(s.name, s.name+quarantineSuffix)
-	} else {
+	case recycle:
+		err = j.fs.Rename(s.name, spareName)
+	default:
 		err = j.fs.Remove(s.name)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -157,12 +190,22 @@ func (j *Journal) free(s *segment) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.segments = slices.DeleteFunc(j.segments, func(o *segment) bool { return o == s })
-	if s.damaged {
+	switch {
+	case s.damaged:
 		j.stats.Quarantined++
-	} else {
+	case recycle:
+		j.spare = s.size
+	default:
 		j.files -= s.size
 	}
 	return nil
+}
+
+// recyclable says whether the file of s can serve again: it has most of its blocks, and the disk never refused them.
+func (j *Journal) recyclable(s *segment) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.spare == 0 && !s.abandoned && !s.unsealable && s.size >= j.cfg.SegmentBytes/2 && s.size <= 2*j.cfg.SegmentBytes
 }
 
 // discard ends a body file that no record names.

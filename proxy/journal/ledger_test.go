@@ -2,174 +2,265 @@ package journal
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 )
 
-// ledger is what a source of mail knows: it is the oracle of every test with a crash.
+// ledger is what a source of mail knows: it is the oracle of every test with a crash. It is safe for concurrent use.
+//
+// What happens to it comes as marks. With a tape they are written between the operations of a memFS, so that the ledger
+// of each moment can be had again.
 type ledger struct {
-	begun   map[uint64][]byte // body of each message handed in
-	acked   map[uint64]bool   // Commit returned nil
-	ended   map[uint64]bool   // a Settled was handed in
-	written map[uint64]bool   // and Append returned nil
-	synced  map[uint64]bool   // and the sync that covers it is over
-	groups  int               // of two Attempt records each, numbered
-	noted   map[int]bool      // groups whose Append returned nil
-	blob    string            // last one whose PutBlob returned nil
+	mu   sync.Mutex
+	tape *memFS // nil: none
+
+	begun    map[uint64][]byte // body of each message handed in
+	before   map[uint64]int    // groups that had been handed in then
+	acked    map[uint64]bool   // Commit returned nil
+	refused  map[uint64]bool   // Commit returned an error
+	gone     map[uint64]bool   // nobody may ever see it again
+	groups   []*group          // in the order in which they were handed in
+	deceived bool              // a sync failed: records may come twice
+	betrayed bool              // the next process takes for synced what no disk has: a power cut is more than it can survive
+}
+
+// group is what was handed in together, to survive together.
+type group struct {
+	n     int    // its place in ledger.groups
+	ends  uint64 // message that it settles; 0: none
+	about uint64 // message that has two records of it, an Attempt and one of a type nobody knows; 0: none
+	whole bool   // they supersede all earlier ones of the message
+	blob  string // name of a blob; empty: none
+	value string
+	stage stage
+}
+
+const later Type = 42
+
+type stage int
+
+const (
+	never   stage = iota - 1 // was not there when somebody looked, and so must stay away
+	asked                    // may be there or not
+	written                  // no kill loses it
+	synced                   // no power cut does
+)
+
+// mark is one thing that happened to a ledger.
+type mark struct {
+	what  string
+	id    uint64
+	size  int
+	n     int // of a group
+	group group
+	found *found
 }
 
 func newLedger() *ledger {
-	return &ledger{begun: map[uint64][]byte{}, acked: map[uint64]bool{}, ended: map[uint64]bool{},
-		written: map[uint64]bool{}, synced: map[uint64]bool{}, noted: map[int]bool{}}
+	return &ledger{begun: map[uint64][]byte{}, before: map[uint64]int{}, acked: map[uint64]bool{},
+		refused: map[uint64]bool{}, gone: map[uint64]bool{}}
+}
+
+// copy returns the ledger as it is, without the tape.
+func (l *ledger) copy() *ledger {
+	c := &ledger{begun: maps.Clone(l.begun), before: maps.Clone(l.before), acked: maps.Clone(l.acked),
+		refused: maps.Clone(l.refused), gone: maps.Clone(l.gone), deceived: l.deceived, betrayed: l.betrayed}
+	for _, g := range l.groups {
+		twin := *g
+		c.groups = append(c.groups, &twin)
+	}
+	return c
+}
+
+// note applies a mark and writes it down.
+func (l *ledger) note(k mark) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.enter(k)
+}
+
+// enter wants ledger.mu held.
+func (l *ledger) enter(k mark) {
+	l.apply(k)
+	if l.tape != nil {
+		l.tape.note(k)
+	}
+}
+
+// apply wants ledger.mu held when others use it.
+func (l *ledger) apply(k mark) {
+	switch k.what {
+	case "begun":
+		l.begun[k.id], l.before[k.id] = testBody(k.id, k.size), len(l.groups)
+	case "acked": // and with it is synced what was written before
+		l.acked[k.id] = true
+		l.secure(l.before[k.id])
+	case "refused":
+		l.refused[k.id] = true
+	case "asked":
+		g := k.group
+		g.n = len(l.groups)
+		l.groups = append(l.groups, &g)
+	case "written":
+		l.groups[k.n].stage = max(l.groups[k.n].stage, written)
+	case "rested":
+		l.secure(k.n)
+		for id := range l.refused {
+			l.gone[id] = true
+		}
+	case "betrayed":
+		l.deceived, l.betrayed = true, true
+	case "seen":
+		l.see(k.found)
+	default:
+		panic("ledger: " + k.what)
+	}
+}
+
+// secure: the first n groups are synced, as far as they were written.
+func (l *ledger) secure(n int) {
+	for _, g := range l.groups[:n] {
+		if g.stage == written {
+			g.stage = synced
+		}
+	}
+}
+
+// see makes a promise of what a process found: its users have acted on that.
+func (l *ledger) see(f *found) {
+	for id := range f.live {
+		delete(l.refused, id) // the process ended before the note that it was
+	}
+	if l.betrayed {
+		return
+	}
+	for id := range l.begun {
+		_, live := f.live[id]
+		l.acked[id] = l.acked[id] || live
+		l.gone[id] = l.gone[id] || !live
+	}
+	for _, g := range l.groups {
+		_, risen := f.live[g.ends]
+		_, live := f.live[g.about]
+		switch {
+		case live && !f.has(g) && l.superseded(g, f):
+		case risen, live && !f.has(g), g.blob != "" && g.n > l.latest(g.blob, f.blobs[g.blob]):
+			g.stage = never
+		case live, g.blob != "" && g.n == l.latest(g.blob, f.blobs[g.blob]):
+			g.stage = synced
+		}
+	}
+}
+
+// superseded says whether a later group stands for g.
+func (l *ledger) superseded(g *group, f *found) bool {
+	first := f.first(g.about)
+	return first > g.n && first < len(l.groups) && l.groups[first].whole
+}
+
+// latest returns the last group that gave a blob its value, -1 if none did.
+func (l *ledger) latest(name, value string) int {
+	for _, g := range slices.Backward(l.groups) {
+		if g.blob == name && g.value == value && g.stage != never {
+			return g.n
+		}
+	}
+	return -1
+}
+
+// end is how far the end of a message has come.
+func (l *ledger) end(id uint64) (s stage, wanted bool) {
+	for _, g := range l.groups {
+		if g.ends == id && g.stage != never {
+			s, wanted = max(s, g.stage), true
+		}
+	}
+	return s, wanted
 }
 
 func testBody(id uint64, size int) []byte {
 	return bytes.Repeat(fmt.Appendf(nil, "%016x\r\n", id), size/18+1)[:size]
 }
 
+func testMeta(id uint64) string { return fmt.Sprintf("meta %d", id) }
+
 func (l *ledger) commit(j *Journal, id uint64, size int) error {
-	l.begun[id] = testBody(id, size)
+	l.note(mark{what: "begun", id: id, size: size})
+	err := send(j, id, size)
+	if err != nil {
+		l.note(mark{what: "refused", id: id})
+		return err
+	}
+	l.note(mark{what: "acked", id: id})
+	return nil
+}
+
+func send(j *Journal, id uint64, size int) error {
 	d, err := j.Begin(id, int64(size))
 	if err != nil {
 		return err
 	}
 	defer d.Abort()
-	if _, err := d.Write(l.begun[id]); err != nil {
+	if _, err := d.Write(testBody(id, size)); err != nil {
 		return err
 	}
-	if err := d.Commit(fmt.Appendf(nil, "meta %d", id)); err != nil {
-		return err
-	}
-	l.acked[id] = true
-	return nil
+	return d.Commit([]byte(testMeta(id)))
 }
 
-// attempt appends a group of two records that must survive together.
-func (l *ledger) attempt(j *Journal, id uint64) error {
-	l.groups++
-	n := l.groups
-	p := fmt.Appendf(nil, "%d", n)
-	if err := j.Append(Record{Attempt, id, p}, Record{Attempt, id, p}); err != nil {
-		return err
-	}
-	l.noted[n] = true
-	return nil
+// attempt appends two records that must survive together.
+func (l *ledger) attempt(j *Journal, id uint64) error { return l.append(j, group{about: id}) }
+
+// restate appends two records that stand for all before them.
+func (l *ledger) restate(j *Journal, id uint64) error {
+	return l.append(j, group{about: id, whole: true})
 }
 
-func (l *ledger) settle(j *Journal, id uint64) error {
-	l.ended[id] = true
-	if err := j.Append(Record{Type: Settled, ID: id}); err != nil {
-		return err
-	}
-	l.written[id] = true
-	return nil
+func (l *ledger) settle(j *Journal, id uint64) error { return l.append(j, group{ends: id}) }
+
+func (l *ledger) put(j *Journal, name, value string) error {
+	return l.append(j, group{blob: name, value: value})
 }
 
-// settleSynced waits, in the bubble's time, for longer than a sync may be put off. It is not known to have
-// happened when the power went meanwhile.
-func (l *ledger) settleSynced(j *Journal, id uint64) error {
-	if err := l.settle(j, id); err != nil {
-		return err
+func (l *ledger) append(j *Journal, g group) error {
+	l.mu.Lock()
+	g.n = len(l.groups)
+	l.enter(mark{what: "asked", group: g})
+	l.mu.Unlock()
+	var recs []Record
+	if g.ends != 0 {
+		recs = append(recs, Record{Type: Settled, ID: g.ends})
 	}
-	before := j.Stats()
-	<-time.After(4 * syncDelay)
-	after := j.Stats()
-	if j.Err() == nil && after.Syncs > before.Syncs && after.SyncFailures == 0 && after.WriteFailures == 0 {
-		l.synced[id] = true
+	if g.about != 0 {
+		p := fmt.Appendf(nil, "%d", g.n)
+		recs = append(recs, Record{Type: Attempt, ID: g.about, Payload: p, Whole: g.whole}, Record{Type: later, ID: g.about, Payload: p})
 	}
-	return nil
-}
-
-// found is what replay gave.
-type found struct {
-	live   map[uint64]string // meta
-	groups map[int]int       // records of each group
-	types  []Type
-	ids    []uint64
-}
-
-func reopen(cfg Config) (*Journal, *found, error) {
-	f := &found{live: map[uint64]string{}, groups: map[int]int{}}
-	j, err := Open(cfg, func(r Record) error {
-		f.types, f.ids = append(f.types, r.Type), append(f.ids, r.ID)
-		switch r.Type {
-		case Accepted:
-			f.live[r.ID] = string(r.Payload)
-		case Settled, Void:
-			delete(f.live, r.ID)
-		case Attempt:
-			var n int
-			if _, err := fmt.Sscan(string(r.Payload), &n); err != nil {
-				return err
-			}
-			f.groups[n]++
-		}
-		return nil
-	})
-	return j, f, err
-}
-
-// check compares what was found after a crash with what had been promised.
-func (l *ledger) check(j *Journal, f *found, c crash) error {
-	var faults []error
-	wrong := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
-	for id := range l.acked {
-		if _, live := f.live[id]; !live && !l.ended[id] {
-			wrong("message %d was acknowledged and is lost", id)
-		}
+	var err error
+	if g.blob != "" {
+		err = j.PutBlob(g.blob, []byte(g.value))
+	} else {
+		err = j.Append(recs...)
 	}
-	for id, meta := range f.live {
-		switch {
-		case l.synced[id]:
-			wrong("message %d has risen from the dead", id)
-		case l.written[id] && c == killed:
-			wrong("message %d is back although its end was written", id)
-		case meta != fmt.Sprintf("meta %d", id):
-			wrong("message %d has meta %q", id, meta)
-		}
-		if err := readBack(j, id, l.begun[id]); err != nil {
-			wrong("message %d: %w", id, err)
-		}
-	}
-	for n, records := range f.groups {
-		if records%2 != 0 {
-			wrong("group %d came back in part: %d records", n, records)
-		}
-	}
-	for n := range l.noted {
-		if c == killed && f.groups[n] == 0 && j.Stats().Live > 0 && l.unfreed(f) {
-			wrong("group %d was written and is lost", n)
-		}
-	}
-	if s := j.Stats(); s.Damaged > 0 || s.Quarantined > 0 {
-		wrong("a crash was taken for damage: %+v", s)
-	}
-	if s := j.Stats(); s.Live != len(f.live) {
-		wrong("the index has %d messages, replay gave %v", s.Live, slices.Sorted(maps.Keys(f.live)))
-	}
-	return errors.Join(faults...)
-}
-
-// unfreed: with a message of the first segment alive, nothing can have been freed.
-func (l *ledger) unfreed(f *found) bool { _, ok := f.live[1]; return ok }
-
-func readBack(j *Journal, id uint64, want []byte) error {
-	_, body, err := j.Read(id)
 	if err != nil {
 		return err
 	}
-	got, err := io.ReadAll(body)
-	if err := errors.Join(err, body.Close()); err != nil {
+	l.note(mark{what: "written", n: g.n})
+	return nil
+}
+
+// rest waits, in the bubble's time, for longer than a sync may be put off, also after a fault.
+func (l *ledger) rest(j *Journal) error {
+	l.mu.Lock()
+	n := len(l.groups)
+	l.mu.Unlock()
+	<-time.After(4 * maxPause)
+	if err := j.Err(); err != nil {
 		return err
 	}
-	if !bytes.Equal(got, want) {
-		return fmt.Errorf("%d bytes differ from the %d accepted", len(got), len(want))
-	}
+	l.note(mark{what: "rested", n: n})
 	return nil
 }
 

@@ -2,203 +2,162 @@ package journal
 
 import (
 	"errors"
-	"io"
-	"io/fs"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"syscall"
+	"testing"
+	"time"
 )
 
-// memFS is a directory in memory that keeps apart what programs see and what a power cut leaves: content reaches
-// the disk with Sync, names with SyncDir.
+// memFS is a directory in memory that keeps apart what programs see and what a power cut leaves: content and length
+// reach the disk with Sync, names with SyncDir, neither with the other. It can write down everything that is done to it, so
+// that each moment of a story can be had again.
 type memFS struct {
 	mu     sync.Mutex
+	nodes  []*memNode          // by number, also those without a name
 	names  map[string]*memNode // as programs see them
 	disk   map[string]*memNode // as they are on disk
-	dirOps []func(map[string]*memNode)
+	dirOps []dirOp             // that a power cut may lose
 	locked bool
 
 	ops      int                         // operations that change something, so far
 	fault    func(op, name string) error // before an operation; nil: none fails
-	dead     bool                        // the power is gone
-	resynced int                         // syncs of a file whose sync had failed
+	stall    func(op string) time.Duration
+	dead     bool // the power is gone
+	resynced int  // syncs of a file whose sync had failed
 	free     int64
+
+	recording bool
+	log       []event
 }
 
 type memNode struct {
-	data    []byte
-	disk    []byte
+	number  int
+	data    []byte // as programs see it
+	disk    []byte // what a power cut leaves if nothing of pending got there
+	shared  bool   // data belongs to another node or to disk as well
+	writes  int    // so far
 	pending []memWrite
 	failed  bool // a sync failed
 }
 
 type memWrite struct {
-	off  int64
-	data []byte // nil: the length becomes off
+	off    int64
+	data   []byte // nil: the length becomes off
+	number int    // of the writes to this file
+	clean  bool   // a failed sync left the page marked clean: no later sync writes it
 }
 
-var errPower = errors.New("power is gone")
+// dirOp gives a file the name to, and takes the name from away; either may be empty.
+type dirOp struct {
+	node     int
+	from, to string
+}
+
+// event is one operation that changed something, or a mark of the ledger between two.
+type event struct {
+	op    string
+	dir   dirOp // its node is that of writes and syncs too
+	write memWrite
+	upTo  int // of a sync: what was written or named later is not part of it
+	mark  *mark
+}
+
+var (
+	errPower       = errors.New("power is gone")
+	errIO    error = syscall.EIO
+	errRoom  error = syscall.ENOSPC
+)
+
+// short is the fault of a write of which only the first half arrived.
+type short struct{ error }
+
+func (s short) Unwrap() error { return s.error }
 
 func newMemFS() *memFS {
 	return &memFS{names: map[string]*memNode{}, disk: map[string]*memNode{}, free: 1 << 40}
 }
 
-// do runs one operation under the lock, unless a fault prevents it.
-func (m *memFS) do(op, name string, change func() error) error {
+// do carries out e under the lock, unless a fault prevents it.
+func (m *memFS) do(e event, name string, allowed func(*event) error) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.dead {
 		return errPower
 	}
 	m.ops++
+	var fault error
 	if m.fault != nil {
-		if err := m.fault(op, name); err != nil {
-			if errors.Is(err, errPower) {
-				m.dead = true
-				change() // under way when the power went: the disk may have got any of it
-			}
-			if op == "write" && !m.dead {
-				change() // the worst case: an error, and yet it is all there
-			}
-			return err
-		}
+		fault = m.fault(e.op, name)
 	}
-	return change()
-}
-
-// revive is what after(killed) cannot be: the next process finds the same page cache, synced or not.
-func (m *memFS) revive() *memFS {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.dead, m.locked, m.fault = false, false, nil
-	return m
-}
-
-func (m *memFS) dirOp(f func(map[string]*memNode)) {
-	f(m.names)
-	m.dirOps = append(m.dirOps, f)
-}
-
-func (m *memFS) Lock() (io.Closer, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.locked {
-		return nil, ErrLocked
+	if err := allowed(&e); err != nil {
+		return err
 	}
-	m.locked = true
-	for _, n := range m.names {
-		n.failed = false // a new process may sync what it has read
-	}
-	return memLock{m}, nil
-}
-
-type memLock struct{ m *memFS }
-
-func (l memLock) Close() error {
-	l.m.mu.Lock()
-	defer l.m.mu.Unlock()
-	l.m.locked = false
-	return nil
-}
-
-func (m *memFS) Create(name string) (File, error) {
-	n := &memNode{}
-	err := m.do("create", name, func() error {
-		if m.names[name] != nil {
-			return fs.ErrExist
-		}
-		m.dirOp(func(names map[string]*memNode) { names[name] = n })
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &memFile{m, n, name}, nil
-}
-
-func (m *memFS) Open(name string, _ bool) (File, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n := m.names[name]
 	switch {
-	case m.dead:
-		return nil, errPower
-	case n == nil:
-		return nil, fs.ErrNotExist
-	}
-	return &memFile{m, n, name}, nil
-}
-
-func (m *memFS) Rename(from, to string) error {
-	return m.do("rename", from, func() error {
-		n := m.names[from]
-		if n == nil {
-			return fs.ErrNotExist
+	case errors.Is(fault, errPower):
+		m.dead = true // under way when the power went: the disk may have got any of it
+		if e.op == "sync" || e.op == "syncdir" {
+			return fault
 		}
-		m.dirOp(func(names map[string]*memNode) { delete(names, from); names[to] = n })
-		return nil
-	})
+	case fault != nil && e.op == "sync":
+		e.op = "sync failed"
+	case errors.As(fault, &short{}) && e.op == "write":
+		e.write.data = e.write.data[:len(e.write.data)/2]
+	case fault != nil && e.op != "write": // a write: the worst case, an error, and yet it is all there
+		return fault
+	}
+	m.perform(e)
+	if m.recording {
+		m.log = append(m.log, e)
+	}
+	return fault
 }
 
-func (m *memFS) Remove(name string) error {
-	return m.do("remove", name, func() error {
-		if m.names[name] == nil {
-			return fs.ErrNotExist
+// perform is what an operation does: the same when it happens and when it is played again.
+func (m *memFS) perform(e event) {
+	switch e.op {
+	case "create":
+		m.nodes = append(m.nodes, &memNode{number: e.dir.node})
+		m.named(e.dir)
+	case "rename", "remove":
+		m.named(e.dir)
+	case "write", "truncate", "allocate":
+		m.nodes[e.dir.node].take(e.write)
+	case "sync":
+		m.nodes[e.dir.node].flush(e.upTo)
+	case "sync failed":
+		m.nodes[e.dir.node].giveUp()
+	case "syncdir":
+		for _, op := range m.dirOps[:e.upTo] {
+			op.apply(m.disk, m.nodes[op.node])
 		}
-		m.dirOp(func(names map[string]*memNode) { delete(names, name) })
-		return nil
-	})
-}
-
-func (m *memFS) List() (files []FileInfo, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, name := range slices.Sorted(maps.Keys(m.names)) {
-		files = append(files, FileInfo{name, int64(len(m.names[name].data))})
+		m.dirOps = m.dirOps[e.upTo:]
+	default:
+		panic("memFS: " + e.op)
 	}
-	return files, nil
 }
 
-func (m *memFS) SyncDir() error {
-	return m.do("syncdir", "", func() error {
-		if m.dead {
-			return nil
-		}
-		m.disk, m.dirOps = maps.Clone(m.names), nil
-		return nil
-	})
+func (m *memFS) named(op dirOp) {
+	op.apply(m.names, m.nodes[op.node])
+	m.dirOps = append(m.dirOps, op)
 }
 
-func (m *memFS) Space() (free, total int64, err error) { return m.free, 1 << 41, nil }
-
-type memFile struct {
-	m    *memFS
-	n    *memNode
-	name string
-}
-
-func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
-	f.m.mu.Lock()
-	defer f.m.mu.Unlock()
-	if f.m.dead {
-		return 0, errPower
+func (op dirOp) apply(names map[string]*memNode, n *memNode) {
+	delete(names, op.from)
+	if op.to != "" {
+		names[op.to] = n
 	}
-	if off >= int64(len(f.n.data)) {
-		return 0, io.EOF
-	}
-	n := copy(p, f.n.data[off:])
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
 }
 
-func (f *memFile) apply(w memWrite) error {
-	f.n.data = w.apply(f.n.data)
-	f.n.pending = append(f.n.pending, w)
-	return nil
+func (n *memNode) take(w memWrite) {
+	if n.shared {
+		n.data, n.shared = slices.Clone(n.data), false
+	}
+	w.number = n.writes
+	n.writes++
+	n.data = w.apply(n.data)
+	n.pending = append(n.pending, w)
 }
 
 func (w memWrite) apply(b []byte) []byte {
@@ -213,118 +172,91 @@ func (w memWrite) apply(b []byte) []byte {
 	return b
 }
 
-func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
-	err := f.m.do("write", f.name, func() error { return f.apply(memWrite{off, append([]byte{}, p...)}) })
-	if err != nil {
-		return 0, err
+// flush makes durable what was written before the sync began.
+func (n *memNode) flush(upTo int) {
+	later := slices.DeleteFunc(slices.Clone(n.pending), func(w memWrite) bool { return !w.clean && w.number < upTo })
+	if len(later) == 0 {
+		n.disk, n.pending, n.shared = n.data, nil, true
+		return
 	}
-	return len(p), nil
-}
-
-func (f *memFile) Sync() error {
-	err := f.m.do("sync", f.name, func() error {
-		if f.n.failed {
-			f.m.resynced++
-		}
-		if !f.m.dead {
-			f.n.disk, f.n.pending = f.flushed(), nil
-		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, errPower) {
-		// As Linux does: the pages count as clean from now on and never reach the disk.
-		f.m.mu.Lock()
-		defer f.m.mu.Unlock()
-		f.n.failed, f.n.pending = true, nil
-	}
-	return err
-}
-
-func (f *memFile) flushed() []byte {
-	b := slices.Clone(f.n.disk)
-	for _, w := range f.n.pending {
-		b = w.apply(b)
-	}
-	return b
-}
-
-func (f *memFile) Truncate(size int64) error {
-	return f.m.do("truncate", f.name, func() error { return f.apply(memWrite{off: size}) })
-}
-
-func (f *memFile) Allocate(size int64) error {
-	return f.m.do("allocate", f.name, func() error { return f.apply(memWrite{off: size}) })
-}
-
-func (f *memFile) Close() error { return nil }
-
-func (m *memFS) has(name string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.names[name] != nil
-}
-
-// What a crash leaves of whatever was not synced.
-type crash int
-
-const (
-	killed crash = iota // everything: only the process is gone
-	nothing
-	anything // each name and each 512 bytes by chance; what is lost is old content or zeros
-	garbled  // as anything, and what is lost may be noise
-)
-
-// after returns the directory as the next process finds it.
-func (m *memFS) after(c crash, rng *rand.Rand) *memFS {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	next := newMemFS()
-	names := maps.Clone(m.disk)
-	for _, op := range m.dirOps {
-		if c == killed || c >= anything && rng.IntN(2) == 0 {
-			op(names)
-		}
-	}
-	for name, n := range names {
-		b := slices.Clone(n.disk)
-		if c == killed {
-			b = slices.Clone(n.data)
-		}
-		for _, w := range n.pending {
-			if c >= anything {
-				b = w.tear(b, c, rng)
-			}
-		}
-		node := &memNode{data: b, disk: slices.Clone(b)}
-		next.names[name], next.disk[name] = node, node
-	}
-	return next
-}
-
-const sector = 512
-
-func (w memWrite) tear(b []byte, c crash, rng *rand.Rand) []byte {
-	if w.data == nil {
-		if rng.IntN(2) == 0 {
+	b := slices.Clone(n.disk)
+	for _, w := range n.pending {
+		if !w.clean && w.number < upTo {
 			b = w.apply(b)
 		}
-		return b
 	}
-	for at := int64(0); at < int64(len(w.data)); {
-		end := min(int64(len(w.data)), (w.off+at+sector)/sector*sector-w.off)
-		piece := slices.Clone(w.data[at:end])
-		switch fate := rng.IntN(4); {
-		case fate == 0 && c == garbled:
-			for i := range piece {
-				piece[i] = byte(rng.Uint32())
-			}
-			fallthrough
-		case fate >= 2:
-			b = memWrite{w.off + at, piece}.apply(b)
-		}
-		at = end
+	n.disk, n.pending = b, later
+}
+
+// giveUp is what Linux does when a sync fails: the pages count as clean from now on. Some may have reached the disk.
+func (n *memNode) giveUp() {
+	n.failed = true
+	n.pending = slices.Clone(n.pending)
+	for i := range n.pending {
+		n.pending[i].clean = true
 	}
-	return b
+}
+
+// clone returns the directory as another process sees it after this one was killed: nothing is lost, and nothing
+// more is durable.
+func (m *memFS) clone() *memFS {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := newMemFS()
+	c.nodes = make([]*memNode, len(m.nodes))
+	for i, n := range m.nodes {
+		n.shared = true
+		twin := *n
+		twin.pending = slices.Clip(twin.pending)
+		c.nodes[i] = &twin
+	}
+	for name, n := range m.names {
+		c.names[name] = c.nodes[n.number]
+	}
+	for name, n := range m.disk {
+		c.disk[name] = c.nodes[n.number]
+	}
+	c.dirOps = slices.Clip(m.dirOps)
+	return c
+}
+
+// put makes a durable file, whatever had the name before.
+func (m *memFS) put(name string, data []byte) {
+	n := &memNode{number: len(m.nodes), data: data, disk: data, shared: true}
+	m.nodes = append(m.nodes, n)
+	m.names[name], m.disk[name] = n, n
+}
+
+// with returns m, all of it durable, with one file replaced.
+func (m *memFS) with(name string, data []byte) *memFS {
+	c := newMemFS()
+	for other, n := range m.names {
+		n.shared = true
+		c.put(other, n.data)
+	}
+	if data != nil {
+		c.put(name, data)
+	}
+	return c
+}
+
+// revive ends a process that was killed: the next one finds the same page cache, synced or not.
+func (m *memFS) revive() *memFS {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dead, m.locked, m.fault = false, false, nil
+	return m
+}
+
+// kill ends the process of j as kill -9 does.
+func (m *memFS) kill(j *Journal) {
+	m.mu.Lock()
+	m.dead = true
+	m.mu.Unlock()
+	_ = j.Close() // it has nothing to write to any more
+	m.mu.Lock()
+	m.dead, m.locked = false, false
+	m.mu.Unlock()
 }
 
 // failNth makes the n-th operation of a kind fail, counted from now, and those after it too if forever.
@@ -348,7 +280,48 @@ func (m *memFS) heal() {
 	m.fault = nil
 }
 
-var (
-	errIO   error = syscall.EIO
-	errRoom error = syscall.ENOSPC
-)
+// note puts a mark of the ledger between the operations.
+func (m *memFS) note(k mark) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.log = append(m.log, event{op: "mark", mark: &k})
+}
+
+// deceives says whether a program may read what no disk has and no sync will bring there.
+func (m *memFS) deceives() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, n := range m.names {
+		if slices.ContainsFunc(n.pending, func(w memWrite) bool { return w.clean }) {
+			return true
+		}
+	}
+	return false
+}
+
+// bytes is what the files take that programs see.
+func (m *memFS) bytes() (sum int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, n := range m.names {
+		sum += int64(len(n.data))
+	}
+	return sum
+}
+
+func (m *memFS) has(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.names[name] != nil
+}
+
+func (m *memFS) content(t *testing.T, name string) []byte {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.names[name]
+	if n == nil {
+		t.Fatalf("no %s among %v", name, slices.Sorted(maps.Keys(m.names)))
+	}
+	return slices.Clone(n.data)
+}

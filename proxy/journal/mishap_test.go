@@ -174,7 +174,7 @@ func TestWhatIsWrittenAgainIsWrittenTogether(t *testing.T) {
 		synctest.Wait()
 		pad := make([]byte, 100<<10)
 		for n := range 40 { // 4 MiB while the sync runs
-			must(t, j.Append(Record{Attempt, 1, append(fmt.Appendf(nil, "%d ", n), pad...)}))
+			must(t, j.Append(Record{Type: Attempt, ID: 1, Payload: append(fmt.Appendf(nil, "%d ", n), pad...)}))
 		}
 		writes := 0
 		m.mu.Lock()

@@ -39,7 +39,7 @@ func (d osFS) Lock() (io.Closer, error) {
 	return f, nil
 }
 
-// make creates the directory and makes its name durable; nothing in it would be otherwise.
+// make creates the directory, and those above it, and makes their names durable; nothing in it would be otherwise.
 func (d osFS) make() error {
 	switch info, err := os.Stat(d.dir); {
 	case err == nil && !info.IsDir():
@@ -49,10 +49,16 @@ func (d osFS) make() error {
 	case !errors.Is(err, os.ErrNotExist):
 		return err
 	}
-	if err := os.MkdirAll(d.dir, dirMode); err != nil {
+	parent := osFS{filepath.Dir(d.dir)}
+	if parent != d {
+		if err := parent.make(); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(d.dir, dirMode); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	return osFS{filepath.Dir(d.dir)}.SyncDir()
+	return parent.SyncDir()
 }
 
 // open never follows a symbolic link: whoever may write to the directory must not choose our files.
@@ -98,6 +104,9 @@ func (d osFS) List() ([]FileInfo, error) {
 			continue
 		}
 		info, err := e.Info()
+		if errors.Is(err, os.ErrNotExist) {
+			continue // removed since, by the process whose journal it is
+		}
 		if err != nil {
 			return nil, bare(err)
 		}

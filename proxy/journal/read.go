@@ -21,13 +21,9 @@ func (j *Journal) Read(id uint64) (meta []byte, body io.ReadCloser, err error) {
 }
 
 func (j *Journal) read(id uint64) ([]byte, io.ReadCloser, error) {
-	p, s, ok := j.find(id)
-	if !ok {
-		return nil, nil, ErrNotFound
-	}
-	payload, err := j.readFrame(id, p, s)
+	payload, err := j.accepted(id)
 	if err != nil {
-		return nil, nil, j.vanished(id, err)
+		return nil, nil, err
 	}
 	meta, inline, ref, ok := parseAccepted(payload)
 	switch {
@@ -37,51 +33,101 @@ func (j *Journal) read(id uint64) ([]byte, io.ReadCloser, error) {
 		return meta, io.NopCloser(bytes.NewReader(inline)), nil
 	}
 	r, err := j.openBody(id, *ref)
+	if errors.Is(err, fs.ErrNotExist) && !j.live(id) {
+		return nil, nil, ErrNotFound
+	}
 	if err != nil {
-		return nil, nil, j.vanished(id, err)
+		return nil, nil, j.damage(err)
 	}
 	return meta, r, nil
 }
 
-func (j *Journal) find(id uint64) (place, *segment, bool) {
+// maxMoves is how often a message may be found to have moved while it was being opened. A move takes a sync at least.
+const maxMoves = 100
+
+// accepted returns the payload of a message's Accepted record. Nobody holds the segment meanwhile: what is not found in it
+// is damage only if the message still stands there afterwards.
+func (j *Journal) accepted(id uint64) ([]byte, error) {
+	e, ok := j.find(id)
+	for range maxMoves {
+		if !ok {
+			return nil, ErrNotFound
+		}
+		f, err := j.readFrame(e.at)
+		if err == nil && (f.typ != Accepted || f.id != id) {
+			err = fault("read", segmentName(e.at.segment()), ErrDamaged)
+		}
+		if err == nil {
+			return f.payload, nil
+		}
+		before := e
+		if e, ok = j.find(id); ok && e.at == before.at {
+			return nil, j.damage(err)
+		}
+	}
+	return nil, fmt.Errorf("%w: it moved %d times while it was read", ErrUnavailable, maxMoves)
+}
+
+func (j *Journal) find(id uint64) (entry, bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	p, ok := j.index[id]
-	return p, j.segmentAt(p.segment), ok
+	e, ok := j.index[id]
+	return e, ok
 }
 
-// readFrame returns the payload of an Accepted record. The file is opened for each message: a segment may be
-// removed under a reader, and nobody has to wait for anybody.
-func (j *Journal) readFrame(id uint64, p place, s *segment) ([]byte, error) {
-	f, err := j.fs.Open(s.name, false)
+func (j *Journal) live(id uint64) bool {
+	_, ok := j.find(id)
+	return ok
+}
+
+// minRead is how much is read at least for a frame whose length is not quite known yet, in bytes: all of it, mostly.
+const minRead = 512
+
+// readFrame returns the frame that stands at p. The file is opened each time: a segment may be removed under a
+// reader, and nobody has to wait for anybody.
+func (j *Journal) readFrame(p pos) (frame, error) {
+	j.mu.Lock()
+	s := j.segmentAt(p.segment())
+	j.mu.Unlock()
+	name := segmentName(p.segment())
+	if s == nil {
+		return frame{}, fault("open", name, fs.ErrNotExist)
+	}
+	file, err := j.fs.Open(name, false)
 	if err != nil {
-		return nil, fault("open", s.name, err)
+		return frame{}, fault("open", name, err)
 	}
-	b := make([]byte, p.size)
-	_, err = f.ReadAt(b, int64(p.offset))
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, j.damage(fault("read", s.name, err))
+	f, err := frameAt(file, s.salt, p.offset(), max(minRead, p.weight()*5/4))
+	if err = errors.Join(err, file.Close()); err != nil {
+		return frame{}, fault("read", name, err)
 	}
-	got, length, sum, ok := s.salt.parseFrameHeader(b, int64(p.offset))
-	if !ok || got.typ != Accepted || got.id != id || frameSize(length) != int64(p.size) {
-		return nil, j.damage(fault("read", s.name, ErrDamaged))
-	}
-	payload := b[frameHeader:][:length]
-	if s.salt.sum(payload) != sum {
-		return nil, j.damage(fault("read", s.name, ErrDamaged))
-	}
-	return payload, nil
+	return f, nil
 }
 
-// vanished tells a message that ended while it was being opened from one whose file is missing.
-func (j *Journal) vanished(id uint64, err error) error {
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
+func frameAt(src io.ReaderAt, s salt, at, guess int64) (frame, error) {
+	b := make([]byte, guess)
+	n, err := src.ReadAt(b, at)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return frame{}, err
 	}
-	if _, _, live := j.find(id); !live {
-		return ErrNotFound
+	if n < frameHeader {
+		return frame{}, ErrDamaged
 	}
-	return j.damage(err)
+	f, length, sum, ok := s.parseFrameHeader(b, at)
+	if !ok {
+		return frame{}, ErrDamaged
+	}
+	if whole := frameHeader + length; whole > n {
+		b = append(make([]byte, 0, whole), b[:n]...)[:whole]
+		if _, err := src.ReadAt(b[n:], at+int64(n)); err != nil {
+			return frame{}, err
+		}
+	}
+	f.payload = b[frameHeader:][:length]
+	if s.sum(f.payload) != sum {
+		return frame{}, ErrDamaged
+	}
+	return f, nil
 }
 
 // damage counts what cannot be read any more. A file that is missing or too short is damage; a disk that does

@@ -14,13 +14,23 @@ const (
 	Settled  Type = 6 // the message has ended; its bytes may go
 	Dead     Type = 7 // the message has ended but is retained with its body until a Settled
 	Void     Type = 8 // refused after all; ends the message as Settled does
-	Blob     Type = 9 // named bytes; ID 0; payload: uvarint length of the name, name, bytes
+	Blob     Type = 9 // named bytes; ID 0; payload: uvarint length of the name, name, bytes; never replayed
 
-	// Types from firstControl on belong to the journal itself and are never replayed.
+	// Types from firstControl on belong to the journal itself. They are never replayed, but for Restated, which stands in
+	// no file.
 	firstControl Type = 0xF0
-	typeSeal     Type = 0xFD // where earlier segments end
+	Restated     Type = 0xF1 // the state records of this message replayed so far are void: all that count follow
+	typeFooter   Type = 0xFB // what stands in the segment, but for the bodies
+	typeTrailer  Type = 0xFC // ends the footer, and the file
+	typeSeal     Type = 0xFD // where earlier segments end; here all blobs begin anew
 	typeBatch    Type = 0xFE // begins what one write(2) wrote
 )
+
+// ends says whether a record of this type ends its message.
+func (t Type) ends() bool { return t == Settled || t == Void }
+
+// linked says whether a record of this type has a link before its payload: see link.
+func (t Type) linked() bool { return t != Accepted && t != Blob && t < firstControl }
 
 // Record is one state record or, on replay, any record.
 type Record struct {
@@ -29,6 +39,9 @@ type Record struct {
 	// Payload is opaque to the journal. On replay of Accepted it is the meta given to Commit.
 	// It is borrowed: valid during the call only, in both directions.
 	Payload []byte
+	// Whole says that this record supersedes every state record of the message before it. It keeps short what must
+	// be copied with a message that waits for long. On replay a Restated comes before such a record.
+	Whole bool
 }
 
 // Errors a caller does something different for. All others mean a programmer's error or a fault

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"slices"
 	"strings"
@@ -37,6 +38,9 @@ func (r *recovery) run() error {
 			return err
 		}
 	}
+	if err := r.j.fitBlobs(); err != nil {
+		return err
+	}
 	r.checkBodies()
 	return r.tidy()
 }
@@ -50,10 +54,29 @@ func (r *recovery) with(s *segment, pass func(*segment) error) error {
 	if err != nil {
 		return fault("open", s.name, err)
 	}
-	s.file = f
+	s.file = watchedFile{f, &s.unreadable}
 	err = pass(s)
 	s.file = nil
 	return errors.Join(err, f.Close())
+}
+
+// watchedFile notes when the disk refuses to read: that is not damage yet.
+type watchedFile struct {
+	File
+	refused *bool
+}
+
+func (w watchedFile) ReadAt(p []byte, off int64) (int, error) {
+	n, err := w.File.ReadAt(p, off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		*w.refused = true
+	}
+	return n, err
+}
+
+// unreadable says whether the disk refused to read any segment.
+func (r *recovery) unreadable() bool {
+	return slices.ContainsFunc(r.j.segments, func(s *segment) bool { return s.unreadable })
 }
 
 // openSegments reads all headers before anything else is believed: one unknown version refuses the whole.
@@ -94,7 +117,10 @@ func (r *recovery) readHeader(s *segment) error {
 // writes to the next.
 func (r *recovery) measure(s *segment) error {
 	end, known := r.ends[s.id]
+	whole, sealed := s.readTrailer(s.file)
 	switch {
+	case sealed: // all of it had been synced before the footer was written
+		s.end, s.footer = whole, true
 	case known:
 		s.end = end
 	case !r.newer:
@@ -114,18 +140,30 @@ func (r *recovery) measure(s *segment) error {
 	return nil
 }
 
-// replaySegment hands out the records of a segment. What is damaged is counted and stepped over.
+// replaySegment hands out the records of a segment, from its footer if that is sound.
 func (r *recovery) replaySegment(s *segment) error {
+	if s.footer && s.soundFooter(s.file) {
+		return s.readFooter(s.file, func(n noted) error { return r.record(s, n) })
+	}
+	s.footer = false // it was being written, or is damaged: of what it repeats nothing is lost
+	return r.replayFrames(s)
+}
+
+// replayFrames reads all of a segment. What is damaged is counted and stepped over.
+func (r *recovery) replayFrames(s *segment) error {
 	sc := newScanner(s.file, s.salt, segmentStart, min(s.end, s.size))
 	for sc.pos < sc.end {
 		f, ok := sc.next()
 		if ok {
-			if err := r.record(s, f); err != nil {
+			n, ok := s.note(f)
+			if !ok {
+				r.damage(s)
+			} else if err := r.record(s, n); err != nil {
 				return err
 			}
 			continue
 		}
-		if _, known := r.ends[s.id]; !known && sc.blank() && !sc.unreadable {
+		if _, known := r.ends[s.id]; !known && (sc.blank() || sc.unused()) && !sc.unreadable {
 			s.end = sc.pos // room that was never used
 			return nil
 		}
@@ -145,48 +183,71 @@ func (r *recovery) damage(s *segment) {
 	r.j.stats.Damaged++
 }
 
-// record enters one sound frame into the index and replays it.
-func (r *recovery) record(s *segment, f frame) error {
+// record enters one sound record into the index and replays it.
+func (r *recovery) record(s *segment, n noted) error {
 	j := r.j
-	if f.typ >= firstControl {
+	rec := Record{Type: n.typ, ID: n.id, Payload: n.payload}
+	switch {
+	case n.typ == typeSeal: // all blobs follow
+		clear(j.blobs)
 		return nil
-	}
-	rec := Record{Type: f.typ, ID: f.id, Payload: f.payload}
-	j.maxID = max(j.maxID, f.id)
-	switch f.typ {
-	case Accepted:
-		meta, _, ref, ok := parseAccepted(f.payload)
+	case n.typ >= firstControl:
+		return nil
+	case n.typ == Accepted:
+		meta, _, ref, ok := parseAccepted(n.payload)
 		if !ok {
 			r.damage(s)
 			return nil
 		}
-		p := place{segment: s.id, offset: uint32(f.at), size: uint32(f.end() - f.at)}
+		var body int64
 		if ref != nil {
-			p.body = bodyFileBytes(ref.size)
+			body = bodyFileBytes(ref.size)
 		}
-		s.records = true
-		if !j.begins(f.id, p) {
+		j.maxID = max(j.maxID, n.id)
+		if !j.begins(n.id, n.at, body) {
 			return nil
 		}
 		rec.Payload = meta
-	case Blob:
-		name, data, ok := parseBlob(f.payload)
+	case n.typ == Blob:
+		name, data, ok := parseBlob(n.payload)
 		if !ok {
 			r.damage(s)
 			return nil
 		}
-		s.records = s.records || len(data) == 0
-		j.setBlob(name, data)
-	case Settled, Void:
-		s.records = true
-		if e, live := j.ends(f.id); live {
+		j.setBlob(name, data) // not replayed: Blob returns it
+		return nil
+	case n.typ.ends():
+		j.maxID = max(j.maxID, n.id)
+		s.need(spanLink(n.link))
+		if e, live := j.ends(n.id); live {
 			j.frees([]ended{e})
 		}
 	default:
-		s.records = true
+		j.maxID = max(j.maxID, n.id)
+		if err := r.chain(s, n); err != nil {
+			return err
+		}
 	}
 	if err := r.replay(rec); err != nil {
-		return fmt.Errorf("replay %s at %d: %w", s.name, f.at, err)
+		return fmt.Errorf("replay %s at %d: %w", s.name, n.at.offset(), err)
+	}
+	return nil
+}
+
+// chain makes a state record the newest of its message's history, or the first of a new one.
+func (r *recovery) chain(s *segment, n noted) error {
+	e, live := r.j.index[n.id]
+	if !live {
+		return nil
+	}
+	s.need(span{e.at.segment(), e.at.segment()})
+	e.head = newPos(s.id, n.at.offset(), 0)
+	r.j.index[n.id] = e
+	if !n.restate {
+		return nil
+	}
+	if err := r.replay(Record{Type: Restated, ID: n.id}); err != nil {
+		return fmt.Errorf("replay %s at %d: %w", s.name, n.at.offset(), err)
 	}
 	return nil
 }
@@ -199,11 +260,10 @@ func (r *recovery) checkBodies() {
 			sizes[id] = info.Size
 		}
 	}
-	for id, p := range r.j.index {
-		if p.body > 0 && sizes[id] != p.body {
+	for id, bytes := range r.j.bodies {
+		if sizes[id] != bytes {
 			r.j.stats.Damaged++
-			p.body = sizes[id] // what will be freed with it
-			r.j.index[id] = p
+			r.j.bodies[id] = sizes[id] // what will be freed with it
 		}
 	}
 }
@@ -235,16 +295,23 @@ func (r *recovery) tidy() error {
 		}
 	}
 	r.j.trash = nil // tidyFile has removed those bodies
-	r.j.segments = slices.DeleteFunc(r.j.segments, func(s *segment) bool { return s.broken || s.empty() })
+	r.j.segments = slices.DeleteFunc(r.j.segments, func(s *segment) bool { return !s.unreadable && (s.broken || s.empty()) })
 	if err := r.j.fs.SyncDir(); err != nil {
 		return fmt.Errorf("sync directory: %w", err)
 	}
 	return nil
 }
 
-// cutSegment makes the file of a segment end where its records end, for good. A file that is too short stays as it is:
-// the opening of the next segment goes on saying so.
+// cutSegment makes the file of a segment end where its records end, or its footer, for good. A file that is too short stays
+// as it is: the opening of the next segment goes on saying so.
 func cutSegment(s *segment) error {
+	if s.unreadable {
+		return nil
+	}
+	if s.footer {
+		s.cut = true
+		return nil
+	}
 	if err := cutFile(s.file, s.name, s.size, s.end); err != nil {
 		return err
 	}
@@ -273,10 +340,12 @@ func (r *recovery) tidyFile(info FileInfo) error {
 	id, isBody := bodyID(info.Name)
 	_, live := j.index[id]
 	switch {
+	case isBody && !live && r.unreadable():
+		// The record that names it may be where the disk does not read now.
 	case isBody && !live && j.stats.Damaged > 0:
 		// The record that names this body may be the one that was damaged.
 		return r.quarantine(info)
-	case isBody && !live, isUnfinished(info.Name):
+	case isBody && !live, isUnfinished(info.Name), info.Name == spareName:
 		return r.remove(info.Name)
 	case strings.HasSuffix(info.Name, quarantineSuffix):
 		j.stats.Quarantined++
@@ -294,6 +363,7 @@ func isUnfinished(name string) bool {
 
 func (r *recovery) tidySegment(s *segment, info FileInfo) error {
 	switch {
+	case s.unreadable:
 	case s.broken:
 		return r.quarantine(info)
 	case s.empty():

@@ -137,6 +137,13 @@ func (s *scanner) blank() bool {
 	return true
 }
 
+// unused reports whether pos is where the first batch would begin and nothing was ever written there. Behind it may stand what the
+// file held in an earlier life.
+func (s *scanner) unused() bool {
+	b := s.bytes(s.pos, min(segmentBlank, s.end-s.pos))
+	return s.pos == segmentStart && leadingZeros(b) == len(b)
+}
+
 // lastBatch finds where the last segment of a journal ends. Each batch says up to where everything before it
 // was synced. Below the highest such mark damage is damage, and recovery goes on behind it. From there on, batches
 // count as long as they are whole: the first that is not was being written when the power went,
@@ -144,8 +151,12 @@ func (s *scanner) blank() bool {
 func lastBatch(src io.ReaderAt, s salt, size int64) (end int64, torn bool) {
 	sc := newScanner(src, s, segmentStart, size)
 	end = segmentStart
+	var last int64 // the end of the last sound frame
 	for {
 		f, ok := sc.next()
+		if ok {
+			last = sc.pos
+		}
 		if !ok && !sc.resync() {
 			break
 		}
@@ -157,15 +168,13 @@ func lastBatch(src io.ReaderAt, s salt, size int64) (end int64, torn bool) {
 	for sc.wholeBatch() {
 		end = sc.pos
 	}
-	sc.pos = end
-	switch {
-	case sc.unreadable:
+	if sc.unreadable {
 		// What the disk does not give now it may give tomorrow: nothing here is known to be torn.
 		return size, false
-	case sc.blank():
-		return end, false
 	}
-	return end, true
+	// What is no frame of this segment is room that was never used, but for its first bytes, which were blank.
+	sc.pos = segmentStart
+	return end, last > end || end == segmentStart && !sc.unused()
 }
 
 // wholeBatch steps over a batch whose every frame is sound.

@@ -102,7 +102,7 @@ func TestTheReserveIsNotForMessages(t *testing.T) {
 			t.Fatalf("%d of %d refused", refused, len(drafts))
 		}
 		for range 10 {
-			must(t, j.Append(Record{Verdict, 1, make([]byte, 200)}))
+			must(t, j.Append(Record{Type: Verdict, ID: 1, Payload: make([]byte, 200)}))
 		}
 		mustClose(t, j)
 	})

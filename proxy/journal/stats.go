@@ -17,6 +17,11 @@ type Stats struct {
 	Writes  int64 // write(2) calls that carried them
 	Refused int64 // messages not begun, or not committed, for want of room
 
+	Sealed   int64 // footers written
+	Swept    int64 // segments whose last messages were copied, so that they could go
+	Moved    int64 // messages, histories and ends copied for that
+	Recycled int64 // segments made of a freed one
+
 	Syncs       int64 // of segments
 	SyncSeconds float64
 	SyncBuckets [len(SyncBounds) + 1]int64 // not cumulative

@@ -21,6 +21,7 @@ type writer struct {
 	redo    []*request // lost to a failed sync: first in the next tail, whatever else is refused
 	appends []*request
 	commits []*request
+	moves   []*request // what frees room, when there is time
 
 	tail    *segment // nil: none can be had
 	end     int64    // where the next batch goes
@@ -34,14 +35,15 @@ type writer struct {
 	syncing generation // what the running sync is for
 	running bool       // a sync is under way
 	since   time.Time  // when the first of written.groups was written
+	company gathering  // whether messages wait for others
 	sealing bool       // the tail must be synced so that the next can begin
 	buf     []byte
 
-	spare    *segment // the reserve: without it no message is written, so that state records always have room
-	asked    bool     // the keeper makes one
-	force    bool     // state records need it, whatever Config.MaxBytes says
-	refused  error    // why it could not
-	failures int      // of the tail, since a sync succeeded
+	reserve  []*segment // the segments after the tail
+	asked    bool       // the keeper makes one
+	force    bool       // state records need it, whatever Config.MaxBytes says
+	refused  error      // why it could not
+	failures int        // of the tail, since a sync succeeded
 	pause    time.Duration
 	retryAt  time.Time
 
@@ -53,6 +55,10 @@ type writer struct {
 func newWriter(j *Journal) *writer {
 	return &writer{j: j, timer: time.NewTimer(maxPause)}
 }
+
+// reserves is how many empty segments stand behind the tail while messages are taken: one for state records, since they alone
+// can free space and so must never want for it, and one for what is copied out of old segments.
+const reserves = 2
 
 // firstTail is called by Open before run.
 func (w *writer) firstTail() {
@@ -101,7 +107,7 @@ func (w *writer) run() {
 
 // intake is nil while enough is waiting here: then the queue fills, and then senders wait.
 func (w *writer) intake() <-chan *request {
-	if len(w.appends)+len(w.commits) >= maxQueued {
+	if len(w.appends)+len(w.commits)+len(w.moves) >= maxQueued {
 		return nil
 	}
 	return w.j.queue
@@ -110,9 +116,12 @@ func (w *writer) intake() <-chan *request {
 // accept takes r and what else is queued, so that it is written together.
 func (w *writer) accept(r *request) {
 	for n := 0; n < maxQueued; n++ {
-		if r.commit {
+		switch r.kind {
+		case messageKind:
 			w.commits = append(w.commits, r)
-		} else {
+		case moveKind:
+			w.moves = append(w.moves, r)
+		default:
 			w.appends = append(w.appends, r)
 		}
 		select {
@@ -124,17 +133,23 @@ func (w *writer) accept(r *request) {
 }
 
 func (w *writer) step() {
-	if w.tail == nil && w.spare != nil && !time.Now().Before(w.retryAt) {
-		w.begin(w.spare)
-		w.spare = nil
+	if w.tail == nil && len(w.reserve) > 0 && !time.Now().Before(w.retryAt) {
+		w.beginReserve()
 	}
 	if why := w.j.failed.Load(); why != nil {
 		refuse(&w.appends, *why)
 		refuse(&w.commits, *why)
+		refuse(&w.moves, *why)
 	}
 	w.write()
 	w.sync()
-	w.askForSpare()
+	w.askForReserve()
+}
+
+func (w *writer) beginReserve() {
+	s := w.reserve[0]
+	w.reserve = w.reserve[1:]
+	w.begin(s)
 }
 
 func refuse(list *[]*request, why error) {
@@ -149,6 +164,8 @@ func (w *writer) begin(s *segment) {
 	w.j.mu.Lock()
 	w.opening = w.j.opening()
 	w.j.segments = append(w.j.segments, s)
+	w.j.rotated = time.Now()
+	w.j.written = newPos(s.id, segmentStart, 0)
 	w.j.mu.Unlock()
 	w.tail, w.end, w.synced, w.fresh = s, segmentStart, segmentStart, true
 	w.sealing, w.since, w.prelude = false, time.Time{}, 0
@@ -164,7 +181,7 @@ func (w *writer) rotate() bool {
 		w.sealing = true
 		return false
 	}
-	if w.spare == nil {
+	if len(w.reserve) == 0 {
 		switch {
 		case w.asked || w.refused == nil:
 		case w.refused == errOverMax:
@@ -175,8 +192,7 @@ func (w *writer) rotate() bool {
 		return false
 	}
 	w.retire(w.end)
-	w.begin(w.spare)
-	w.spare = nil
+	w.beginReserve()
 	return true
 }
 
@@ -184,27 +200,31 @@ func (w *writer) rotate() bool {
 func (w *writer) retire(end int64) {
 	w.j.mu.Lock()
 	w.tail.end = end
-	w.tail.records = w.tail.records && end > segmentStart
+	w.tail.retired = time.Now()
 	w.j.retired = append(w.j.retired, w.tail)
 	w.j.mu.Unlock()
 	w.tail = nil
 	w.j.nudge()
 }
 
-func (w *writer) askForSpare() {
-	if w.spare != nil || w.asked || (!w.force && time.Now().Before(w.retryAt)) {
+func (w *writer) askForReserve() {
+	if len(w.reserve) >= reserves || w.asked || (!w.force && time.Now().Before(w.retryAt)) {
 		return
 	}
 	// Without a tail nothing can end, and so nothing be freed: then the maximum must not stand in the way.
-	w.j.asks <- ask{id: w.newID(), force: w.force || w.tail == nil} // has room: one is asked for at a time
+	force := w.force || w.tail == nil && len(w.reserve) == 0
+	w.j.asks <- ask{id: w.newID(), force: force} // has room: one is asked for at a time
 	w.asked, w.force = true, false
 }
 
 func (w *writer) segmentMade(m made) {
 	w.asked = false
-	w.spare, w.refused = m.segment, m.err
+	w.refused = m.err
 	if m.err == nil {
-		w.j.refusal.Store(nil)
+		w.reserve = append(w.reserve, m.segment)
+		if len(w.reserve) == reserves {
+			w.j.refusal.Store(nil)
+		}
 		return
 	}
 	w.j.refusal.Store(&m.err)
@@ -223,7 +243,10 @@ func (w *writer) setTimer() {
 	if !w.running && !w.since.IsZero() {
 		wait = max(0, time.Until(w.since.Add(syncDelay)))
 	}
-	if w.spare == nil && !w.asked || w.tail == nil && w.spare != nil {
+	if pause := time.Until(w.company.until); pause > 0 && !w.running && w.company.want > 0 && (wait < 0 || pause < wait) {
+		wait = pause
+	}
+	if len(w.reserve) < reserves && !w.asked || w.tail == nil && len(w.reserve) > 0 {
 		retry := max(0, time.Until(w.retryAt))
 		if wait < 0 || retry < wait {
 			wait = retry
@@ -237,13 +260,13 @@ func (w *writer) setTimer() {
 // finished leads the writer to its end once Close was called: nothing waits, everything is synced, and the last
 // batch says so.
 func (w *writer) finished() bool {
-	if !w.closing || w.running || w.asked || len(w.appends)+len(w.commits)+len(w.j.queue) > 0 {
+	if !w.closing || w.running || w.asked || len(w.appends)+len(w.commits)+len(w.moves)+len(w.j.queue) > 0 {
 		return false
 	}
 	if w.tail == nil {
 		return true
 	}
-	if len(w.redo) > 0 && w.spare != nil {
+	if len(w.redo) > 0 && len(w.reserve) > 0 {
 		return false
 	}
 	if !w.marked {
@@ -257,21 +280,21 @@ func (w *writer) finished() bool {
 
 // leave hands the open files to the keeper, which ends after the writer.
 func (w *writer) leave() {
-	if why := w.j.failed.Load(); why != nil || len(w.redo) > 0 {
+	if len(w.redo) > 0 {
 		w.j.lastError = fmt.Errorf("%d groups of records not synced: %w", len(w.redo), ErrUnavailable)
-		if why != nil {
+		if why := w.j.failed.Load(); why != nil {
 			w.j.lastError = fmt.Errorf("%d groups of records not synced: %w", len(w.redo), *why)
 		}
 	}
 	if w.tail != nil {
 		w.retire(w.end)
 	}
-	if s := w.spare; s != nil {
+	w.j.mu.Lock()
+	defer w.j.mu.Unlock()
+	for _, s := range w.reserve {
 		s.end = segmentStart
 		s.sealed = true
-		w.j.mu.Lock()
 		w.j.segments = append(w.j.segments, s)
 		w.j.retired = append(w.j.retired, s)
-		w.j.mu.Unlock()
 	}
 }

@@ -190,3 +190,38 @@ func TestReceivedStaysOneHeaderWhateverTheClientSays(t *testing.T) {
 		}
 	}
 }
+
+// Whatever the bytes are, both readers of an envelope refuse the same and understand the same.
+func FuzzOutline(f *testing.F) {
+	e := full()
+	b, err := e.AppendBinary(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for n := range len(b) + 1 {
+		f.Add(b[:n])
+	}
+	f.Add(AppendField(AppendField(nil, tagNotify, []byte("NEVER")), tagTo, []byte("a@b")))    // before its recipient
+	f.Add(AppendField(AppendField(nil, tagTo, []byte("a@b")), tagSize, []byte{1, 2}))         // two numbers
+	f.Add(AppendField(AppendField(nil, tagTo, []byte("a@b")), tagFlags, nil))                 // none
+	f.Add(AppendField(AppendField(b[:len(b):len(b)], tagTo, nil), 99, []byte("of tomorrow"))) // an empty address, an unknown field
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var e Envelope
+		want := e.UnmarshalBinary(b)
+		var to []string
+		got, err := ReadOutline(b, func(addr []byte) { to = append(to, string(addr)) })
+		if (err == nil) != (want == nil) {
+			t.Fatalf("%v; the envelope: %v", err, want)
+		}
+		if err != nil {
+			return
+		}
+		same := got.Recipients == len(e.To) && got.Size == e.Size && (e.Received.IsZero() && got.Received == 0 || e.Received.UnixMicro() == got.Received)
+		for i := range e.To {
+			same = same && to[i] == e.To[i].Addr
+		}
+		if !same {
+			t.Fatalf("%+v of %q; the envelope %+v", got, to, e)
+		}
+	})
+}

@@ -35,17 +35,21 @@ func traceWord(s string) string {
 	if len(s) > maxTraceWord {
 		s = s[:maxTraceWord]
 	}
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', strings.ContainsRune("-._:[]", r):
-			return r
-		}
-		return '?'
-	}, s)
+	s = strings.Map(traceRune, s)
 	if s == "" {
 		return "unknown"
 	}
 	return s
+}
+
+func traceRune(r rune) rune {
+	switch {
+	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
+		return r
+	case r == '-', r == '.', r == '_', r == ':', r == '[', r == ']':
+		return r
+	}
+	return '?'
 }
 
 func traceAddress(hostPort string) string {

@@ -7,38 +7,46 @@ import (
 	"github.com/mailweir/mailweir/proxy/message"
 )
 
-// Slots, lists and the heap behind Queue. Everything is linked by index, so that a backlog of a million
-// deliveries is a few large pieces of memory without pointers.
+// Slots, lists and the heap behind Queue. Everything is linked by number, so that a backlog of a million
+// deliveries is some hundred pieces of memory without pointers.
+
+// keptDeliveries: a queue that never held more keeps its maps and lists when it is empty.
+const keptDeliveries = 4096
+
+// renew lets go of what grew with a backlog and shrinks by itself not at all. Queue is empty.
+func (q *Queue) renew() {
+	q.to, q.byName = map[Ref][]int{}, map[string]uint32{}
+	q.keys, q.freeKeys = make([]key, 1), nil
+	q.turns, q.waiting, q.most = turns{}, nil, 0
+}
 
 func (q *Queue) newEntry(id message.ID, received time.Time, recipients, deliveries int) uint32 {
-	e := entry{id: id, received: received.UnixMicro(), recipients: uint32(recipients), open: uint32(deliveries)}
+	i := q.entries.take()
+	*q.entries.at(i) = entry{id: id, received: received.UnixMicro(), recipients: uint32(recipients), open: uint32(deliveries)}
 	q.stats.Messages++
-	if i := q.freeEntry; i != none {
-		q.freeEntry = q.entries[i].next
-		q.entries[i] = e
-		return i
-	}
-	q.entries = append(q.entries, e)
-	return uint32(len(q.entries) - 1)
+	return i
 }
 
 // newSlot makes a delivery that is in no list yet.
 func (q *Queue) newSlot(e uint32, g Group) uint32 {
-	s := slot{entry: e, key: q.intern(g.Key), tries: g.Tries, partial: g.To != nil}
-	q.stats.Deliveries++
-	i := q.freeSlot
-	if i != none {
-		q.freeSlot = q.slots[i].next
-		q.slots[i] = s
-	} else {
-		q.slots = append(q.slots, s)
-		i = uint32(len(q.slots) - 1)
-	}
-	if s.partial {
+	i := q.slots.take()
+	*q.slots.at(i) = slot{entry: e, key: q.intern(g.Key), tries: g.Tries, partial: g.To != nil}
+	if g.To != nil {
 		q.to[Ref(i)] = g.To
 	}
+	q.stats.Deliveries++
+	q.most = max(q.most, q.stats.Deliveries)
 	return i
 }
+
+// next and prev are neighbours in the list of a key; none ends it.
+func (s *slot) next() *uint32 { return &s.place[0] }
+func (s *slot) prev() *uint32 { return &s.place[1] }
+
+// due is in Unix microseconds. What waits is in no list, so it has its time where the neighbours were.
+func (s *slot) due() int64 { return int64(uint64(s.place[1])<<32 | uint64(s.place[0])) }
+
+func (s *slot) setDue(t int64) { s.place = [2]uint32{uint32(t), uint32(uint64(t) >> 32)} }
 
 // intern counts one more delivery of the key.
 func (q *Queue) intern(name string) uint32 {
@@ -69,8 +77,8 @@ func (q *Queue) unref(k uint32) {
 
 // ready appends a delivery to the list of its key, or puts it first.
 func (q *Queue) ready(i uint32, first bool) {
-	s := &q.slots[i]
-	s.state, s.next, s.prev = ready, none, none
+	s := q.slots.at(i)
+	s.state, s.place = ready, [2]uint32{none, none}
 	q.stats.Ready++
 	k := &q.keys[s.key]
 	switch {
@@ -82,31 +90,33 @@ func (q *Queue) ready(i uint32, first bool) {
 			q.turns.push(s.key)
 		}
 	case first:
-		s.next, q.slots[k.head].prev, k.head = k.head, i, i
+		*s.next(), *q.slots.at(k.head).prev(), k.head = k.head, i, i
 	default:
-		s.prev, q.slots[k.tail].next, k.tail = k.tail, i, i
+		*s.prev(), *q.slots.at(k.tail).next(), k.tail = k.tail, i, i
 	}
 }
 
 // unlink takes a ready delivery out of the list of its key.
 func (q *Queue) unlink(i uint32) {
-	s := &q.slots[i]
+	s := q.slots.at(i)
 	k := &q.keys[s.key]
-	if s.prev == none {
-		k.head = s.next
+	next, prev := *s.next(), *s.prev()
+	if prev == none {
+		k.head = next
 	} else {
-		q.slots[s.prev].next = s.next
+		*q.slots.at(prev).next() = next
 	}
-	if s.next == none {
-		k.tail = s.prev
+	if next == none {
+		k.tail = prev
 	} else {
-		q.slots[s.next].prev = s.prev
+		*q.slots.at(next).prev() = prev
 	}
 }
 
 func (q *Queue) deferUntil(i uint32, due time.Time) {
-	q.slots[i].state = deferred
-	q.slots[i].due = due.UnixMicro()
+	s := q.slots.at(i)
+	s.state = deferred
+	s.setDue(due.UnixMicro())
 	q.stats.Deferred++
 	heap.Push((*byDue)(q), i)
 }
@@ -114,7 +124,7 @@ func (q *Queue) deferUntil(i uint32, due time.Time) {
 // promote makes ready what is due. While the clock stands still, for the upstream is held, what was tried before goes to the front:
 // probes take from the back, and should not try the same again.
 func (q *Queue) promote(now time.Time) {
-	for len(q.waiting) > 0 && q.slots[q.waiting[0]].due <= now.UnixMicro() {
+	for len(q.waiting) > 0 && q.slots.at(q.waiting[0]).due() <= now.UnixMicro() {
 		i := heap.Pop((*byDue)(q)).(uint32)
 		q.stats.Deferred--
 		q.ready(i, q.clockStopped())
@@ -123,7 +133,7 @@ func (q *Queue) promote(now time.Time) {
 
 // leave takes a delivery out of the state in which the caller must have it.
 func (q *Queue) leave(ref Ref, want state) {
-	if q.slots[ref].state != want {
+	if q.slots.at(uint32(ref)).state != want {
 		panic("queue: a delivery that is not in flight was given back")
 	}
 	q.stats.InFlight--
@@ -188,7 +198,7 @@ type byDue Queue
 
 func (h *byDue) Len() int { return len(h.waiting) }
 func (h *byDue) Less(a, b int) bool {
-	return h.slots[h.waiting[a]].due < h.slots[h.waiting[b]].due
+	return h.slots.at(h.waiting[a]).due() < h.slots.at(h.waiting[b]).due()
 }
 func (h *byDue) Swap(a, b int) { h.waiting[a], h.waiting[b] = h.waiting[b], h.waiting[a] }
 func (h *byDue) Push(x any)    { h.waiting = append(h.waiting, x.(uint32)) }
@@ -196,5 +206,8 @@ func (h *byDue) Pop() any {
 	last := len(h.waiting) - 1
 	x := h.waiting[last]
 	h.waiting = h.waiting[:last]
+	if last > keptDeliveries && last < cap(h.waiting)/4 { // so that it does not stay as long as it ever was
+		h.waiting = append(make(dueHeap, 0, 2*last), h.waiting...)
+	}
 	return x
 }

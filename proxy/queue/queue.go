@@ -64,34 +64,30 @@ const (
 	// UncertainMax is that third try.
 	UncertainMax = 3
 
-	none = 0 // end of a list, and no slot: slot 0 of every slab is never used
+	none = 0 // end of a list, and no slot or key: number 0 is never given out
 )
 
 type state uint8
 
 const (
-	free state = iota
-	ready
+	ready state = iota + 1
 	deferred
 	inFlight
 )
 
-// entry is one message of the queue: 32 bytes, no pointers.
+// entry is one message of the queue: 24 bytes, no pointers.
 type entry struct {
 	id         message.ID
 	received   int64  // Unix microseconds
 	recipients uint32 // how many
-	open       uint32 // deliveries that have not ended; 0: the entry is free
-	next       uint32 // free entry
+	open       uint32 // deliveries that have not ended
 }
 
-// slot is one delivery: 32 bytes, no pointers, so that the collector never looks at a backlog.
+// slot is one delivery: 24 bytes, no pointers, so that the collector never looks at a backlog.
 type slot struct {
-	due     int64  // Unix microseconds; when deferred
-	entry   uint32 // its message
-	key     uint32
-	next    uint32 // in the list of its key, or of free slots
-	prev    uint32 // in the list of its key
+	entry   uint32    // its message
+	key     uint32    // index into Queue.keys
+	place   [2]uint32 // ready: the next and the previous one of its key; deferred: when it is due; see lists.go
 	tries   Tries
 	state   state
 	partial bool // has a list of recipients in Queue.to
@@ -108,8 +104,8 @@ type key struct {
 type Queue struct {
 	cfg     Config
 	random  *rand.Rand
-	entries []entry
-	slots   []slot
+	entries slab[entry]
+	slots   slab[slot]
 	to      map[Ref][]int // recipients of the deliveries that are not whole messages
 	keys    []key
 	byName  map[string]uint32
@@ -118,9 +114,9 @@ type Queue struct {
 	pauses  []Pause // spans that do not count towards expiry
 	grace   time.Time
 
-	freeEntry, freeSlot uint32
-	freeKeys            []uint32
-	stats               Stats
+	freeKeys []uint32
+	most     int // deliveries at one time since the queue was last empty
+	stats    Stats
 }
 
 // Stats counts what is pending.
@@ -137,16 +133,9 @@ const startGrace = 10 * time.Minute
 
 // New returns an empty queue. Equal seeds, calls and times give equal answers.
 func New(cfg Config, seed uint64, now time.Time) *Queue {
-	return &Queue{
-		cfg:     cfg,
-		random:  rand.New(rand.NewPCG(seed, 0)),
-		entries: make([]entry, 1),
-		slots:   make([]slot, 1),
-		to:      map[Ref][]int{},
-		keys:    make([]key, 1),
-		byName:  map[string]uint32{},
-		grace:   now.Add(startGrace),
-	}
+	q := &Queue{cfg: cfg, random: rand.New(rand.NewPCG(seed, 0)), grace: now.Add(startGrace)}
+	q.renew()
+	return q
 }
 
 // Group is a delivery to be added.
@@ -205,7 +194,7 @@ func (q *Queue) NextNewest(now time.Time) (Delivery, bool) {
 
 // fly makes a delivery that is in no list one in flight.
 func (q *Queue) fly(ref uint32) Delivery {
-	s := &q.slots[ref]
+	s := q.slots.at(ref)
 	s.state = inFlight
 	q.stats.Ready--
 	q.stats.InFlight++
@@ -213,8 +202,8 @@ func (q *Queue) fly(ref uint32) Delivery {
 }
 
 func (q *Queue) delivery(i uint32) Delivery {
-	s := &q.slots[i]
-	e := &q.entries[s.entry]
+	s := q.slots.at(i)
+	e := q.entries.at(s.entry)
 	return Delivery{
 		Ref:        Ref(i),
 		ID:         e.id,
@@ -236,7 +225,7 @@ func (q *Queue) Return(ref Ref) {
 // longer, is how long the upstream asked to wait. It returns when the delivery is due and what it has been through,
 // for the journal.
 func (q *Queue) Defer(now time.Time, ref Ref, cause Cause, hint time.Duration) (time.Time, Tries) {
-	s := &q.slots[ref]
+	s := q.slots.at(uint32(ref))
 	pause := max(q.pause(&s.tries, cause), hint)
 	due := now.Add(min(pause, q.longestPause())).Truncate(time.Microsecond) // as the journal keeps it
 	q.leave(ref, inFlight)
@@ -246,47 +235,47 @@ func (q *Queue) Defer(now time.Time, ref Ref, cause Cause, hint time.Duration) (
 
 // Suspect counts a refusal that looked like the upstream's, for a delivery that is then deferred.
 func (q *Queue) Suspect(ref Ref) {
-	q.slots[ref].tries.Suspects = up(q.slots[ref].tries.Suspects)
+	t := &q.slots.at(uint32(ref)).tries
+	t.Suspects = up(t.Suspects)
 }
 
 // Split makes a new delivery of some recipients of one that is in flight. It is in flight too and has the same history;
 // the caller Narrows ref to the others.
 func (q *Queue) Split(ref Ref, to []int, key string) Ref {
-	s := q.slots[ref]
-	q.entries[s.entry].open++
+	s := q.slots.at(uint32(ref))
+	q.entries.at(s.entry).open++
 	other := q.newSlot(s.entry, Group{Key: key, To: to, Tries: s.tries})
-	q.slots[other].state = inFlight
+	q.slots.at(other).state = inFlight
 	q.stats.InFlight++
 	return Ref(other)
 }
 
 // Narrow says which recipients are left of a delivery in flight. The queue keeps to.
 func (q *Queue) Narrow(ref Ref, to []int) {
-	q.slots[ref].partial = true
+	q.slots.at(uint32(ref)).partial = true
 	q.to[ref] = to
 }
 
 // End removes a delivery in flight, and with the last one its message; last says so.
 func (q *Queue) End(ref Ref) (last bool) {
 	q.leave(ref, inFlight)
-	s := q.slots[ref]
+	s := *q.slots.at(uint32(ref))
 	if s.partial {
 		delete(q.to, ref)
 	}
 	q.unref(s.key)
-	q.slots[ref] = slot{next: q.freeSlot}
-	q.freeSlot = uint32(ref)
+	q.slots.give(uint32(ref))
 	q.stats.Deliveries--
-
-	e := &q.entries[s.entry]
+	e := q.entries.at(s.entry)
 	e.open--
-	if e.open > 0 {
-		return false
+	if last = e.open == 0; last {
+		q.entries.give(s.entry)
+		q.stats.Messages--
 	}
-	*e = entry{next: q.freeEntry}
-	q.freeEntry = s.entry
-	q.stats.Messages--
-	return true
+	if q.stats.Deliveries == 0 && q.most > keptDeliveries {
+		q.renew()
+	}
+	return last
 }
 
 // Ready returns how many deliveries may be started now.
@@ -300,7 +289,7 @@ func (q *Queue) NextDue() time.Time {
 	if len(q.waiting) == 0 {
 		return time.Time{}
 	}
-	return time.UnixMicro(q.slots[q.waiting[0]].due)
+	return time.UnixMicro(q.slots.at(q.waiting[0]).due())
 }
 
 // Stats returns the counts as they are now.
@@ -318,13 +307,10 @@ type Row struct {
 func (q *Queue) Rows(limit int) []Row {
 	var oldest []uint32
 	byAge := func(a, b uint32) int {
-		return cmp.Compare(q.entries[q.slots[a].entry].id, q.entries[q.slots[b].entry].id)
+		return cmp.Compare(q.entries.at(q.slots.at(a).entry).id, q.entries.at(q.slots.at(b).entry).id)
 	}
-	for i := range q.slots {
-		if q.slots[i].state == free {
-			continue
-		}
-		oldest = append(oldest, uint32(i))
+	for i := range q.slots.all() {
+		oldest = append(oldest, i)
 		if len(oldest) == 2*limit {
 			slices.SortFunc(oldest, byAge)
 			oldest = oldest[:limit]
@@ -333,10 +319,10 @@ func (q *Queue) Rows(limit int) []Row {
 	slices.SortFunc(oldest, byAge)
 	rows := make([]Row, 0, min(limit, len(oldest)))
 	for _, i := range oldest[:min(limit, len(oldest))] {
-		s := &q.slots[i]
+		s := q.slots.at(i)
 		row := Row{Delivery: q.delivery(i), State: [...]string{ready: "due", deferred: "deferred", inFlight: "in flight"}[s.state]}
 		if s.state == deferred {
-			row.Due = time.UnixMicro(s.due)
+			row.Due = time.UnixMicro(s.due())
 		}
 		rows = append(rows, row)
 	}
@@ -347,10 +333,8 @@ func (q *Queue) Rows(limit int) []Row {
 // walks the whole queue.
 func (q *Queue) Oldest() time.Time {
 	oldest := int64(math.MaxInt64)
-	for i := range q.entries {
-		if q.entries[i].open > 0 {
-			oldest = min(oldest, q.entries[i].received)
-		}
+	for _, e := range q.entries.all() {
+		oldest = min(oldest, e.received)
 	}
 	if oldest == math.MaxInt64 {
 		return time.Time{}
@@ -364,7 +348,7 @@ func (q *Queue) Expired(now time.Time, ref Ref) bool {
 	if now.Before(q.grace) {
 		return false
 	}
-	received := time.UnixMicro(q.entries[q.slots[ref].entry].received)
+	received := time.UnixMicro(q.entries.at(q.slots.at(uint32(ref)).entry).received)
 	waited := now.Sub(received)
 	for _, p := range q.pauses {
 		waited -= p.within(received, now)

@@ -17,6 +17,7 @@ import (
 type guard struct {
 	net.Conn
 	server *Server
+	client string // address and port
 	log    *zap.Logger
 
 	in      input
@@ -48,10 +49,12 @@ type guard struct {
 }
 
 func newGuard(conn net.Conn, s *Server) *guard {
+	client := conn.RemoteAddr().String()
 	g := &guard{
 		Conn:   conn,
 		server: s,
-		log:    s.log.With(zap.Stringer("client", conn.RemoteAddr())),
+		client: client,
+		log:    s.log.WithLazy(zap.String("client", client)), // most connections log nothing
 	}
 	g.log.Debug("connection opened")
 	return g

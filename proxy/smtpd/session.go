@@ -54,7 +54,7 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 	if size > uint64(cfg.MaxMessageBytes) {
 		return errorReply(errTooBig)
 	}
-	env.Client = s.guard.RemoteAddr().String()
+	env.Client = s.guard.client
 	env.Helo = s.guard.helo
 	if err := s.guard.begin(); err != nil {
 		return errorReply(err)
@@ -101,7 +101,7 @@ func (s *session) Data(io.Reader) error {
 	server := s.guard.server
 	c := newContent(&server.cfg, s.tx.draft)
 	defer c.release()
-	c.writeRaw(s.tx.env.AppendReceived(nil, server.cfg.Hostname))
+	c.writeRaw(s.tx.env.AppendReceived(c.sink.AvailableBuffer(), server.cfg.Hostname))
 	err := s.guard.receive(c, s.tx.abort)
 	s.guard.repaired(c)
 	if err != nil {

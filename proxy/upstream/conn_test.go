@@ -401,6 +401,32 @@ func TestShiftedRepliesAreNobodysVerdict(t *testing.T) {
 	}
 }
 
+// A 250 that nobody asked for is no verdict at any level: neither amid the content, nor in front of the answer that is meant.
+func TestAnEarly250DeliversNothing(t *testing.T) {
+	for name, script := range map[string]map[string]act{
+		"amid the content": {"BODY 1": {reply: "250 2.0.0 ok"}, "DOT 1": {reply: "554 5.6.0 refused"}},
+		"before a refusal": {"DOT 1": {reply: "250 2.0.0 ok\n554 5.6.0 refused"}},
+	} {
+		for _, level := range []Level{L0, L1, L2} {
+			r := &relay{offers: pipelining, script: script}
+			inBubble(t, r, func(t *testing.T) {
+				cl := r.client(t, Config{})
+				cl.level.Store(uint32(level))
+				j := letter(1, 1)
+				j.Env.Size = 400_000
+				j.Open = func() (io.ReadCloser, error) { // the dot comes later than the first octets
+					begin := strings.NewReader(strings.Repeat("x\r\n", writeBuffer))
+					return io.NopCloser(io.MultiReader(begin, waits{}, strings.NewReader("x\r\n"))), nil
+				}
+				results, out := send(r.connect(t, cl), j)
+				if res := results[0]; !res.HandedBack && !res.Uncertain || out.Class == flowctl.OK {
+					t.Errorf("L%d, %s: %+v, ended with %+v", level, name, res, out)
+				}
+			})
+		}
+	}
+}
+
 // But a verdict does not wait long for its confirmation: a crash meanwhile would send the message again.
 func TestSlowRecipientDoesNotDelayTheVerdictBeforeIt(t *testing.T) {
 	r := &relay{offers: pipelining, script: map[string]act{"MAIL 2": {reply: "250", then: "stall"}}}
