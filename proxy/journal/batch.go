@@ -76,7 +76,11 @@ func (w *writer) mayAccept() bool {
 // mayMove says whether old segments may be copied: not at the price of the last reserve, which is for state records.
 func (w *writer) mayMove(room int64) bool {
 	if len(w.moves) > 0 && w.moves[0].size > room && len(w.reserve) < reserves && !w.asked {
-		refuse(&w.moves, ErrFull)
+		if w.refused == errOverMax && w.j.mayExceed() {
+			w.force = true // what is copied frees more than it takes
+		} else if w.refused != nil {
+			refuse(&w.moves, ErrFull)
+		}
 	}
 	fits := len(w.moves) > 0 && (w.moves[0].size <= room || len(w.reserve) == reserves)
 	return fits && !w.running && (w.company.want == 0 || !time.Now().Before(w.company.until))

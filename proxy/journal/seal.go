@@ -30,7 +30,7 @@ func (j *Journal) sealAll() {
 func (j *Journal) seal(before time.Time, enough func() bool) {
 	for !enough() {
 		s := j.claim(func(s *segment) bool {
-			return !s.footer && !s.unsealable && !s.abandoned && s.named && s.cut && s.end > segmentStart && s.retired.Before(before)
+			return !j.low() && !s.footer && !s.unsealable && !s.abandoned && s.named && s.cut && s.end > segmentStart && s.retired.Before(before)
 		})
 		if s == nil {
 			return

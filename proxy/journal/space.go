@@ -50,6 +50,14 @@ func lookAt(fs FS, segment int64) error {
 	return nil
 }
 
+// mayExceed says whether one more segment may be made beyond Config.MaxBytes so that old ones can be emptied: a full journal could
+// not help itself otherwise.
+func (j *Journal) mayExceed() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.files <= j.cfg.MaxBytes+reserves*j.cfg.SegmentBytes
+}
+
 // errOverMax refuses a segment for new messages; state records get one all the same, since only they can free space.
 var errOverMax = fmt.Errorf("%w: its files have reached their maximum", ErrFull)
 

@@ -91,7 +91,7 @@ func (j *Journal) putOff(s *segment, now time.Time) {
 func (j *Journal) worthSweeping(now time.Time) (best *segment, low bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	low = j.cfg.MaxBytes-j.files-j.drafts < max(j.cfg.MaxBytes/lowWaterShare, 2*j.cfg.SegmentBytes)
+	low = j.low()
 	for _, s := range j.segments {
 		due := !now.Before(s.again) && (low || now.Sub(s.retired) >= sweepAge)
 		if due && s.idle() && (best == nil || s.weight < best.weight) && s.weight < j.worthMoving(s, low) && (s.live > 0 || j.needed(s)) {
@@ -102,6 +102,11 @@ func (j *Journal) worthSweeping(now time.Time) (best *segment, low bool) {
 		best.busy = true
 	}
 	return best, low
+}
+
+// low says whether there is little room. It wants Journal.mu held.
+func (j *Journal) low() bool {
+	return j.cfg.MaxBytes-j.files-j.drafts < max(j.cfg.MaxBytes/lowWaterShare, 2*j.cfg.SegmentBytes)
 }
 
 // worthMoving is how many bytes may be copied to free s. With little room a quarter must be won of what a new segment has room for: one
