@@ -70,7 +70,11 @@ func (w *writer) mayAccept() bool {
 		w.j.count(func(s *Stats) { s.Refused += int64(len(w.commits)) })
 		refuse(&w.commits, w.refused)
 	}
-	return len(w.reserve) == reserves && !w.running && (w.closing || !w.company.waits(time.Now(), len(w.commits)))
+	if len(w.reserve) < reserves || w.running {
+		return false
+	}
+	w.held = !w.closing && w.company.waits(time.Now(), len(w.commits))
+	return !w.held
 }
 
 // mayMove says whether old segments may be copied: not at the price of the last reserve, which is for state records.
@@ -83,7 +87,13 @@ func (w *writer) mayMove(room int64) bool {
 		}
 	}
 	fits := len(w.moves) > 0 && (w.moves[0].size <= room || len(w.reserve) == reserves)
-	return fits && !w.running && (w.company.want == 0 || !time.Now().Before(w.company.until))
+	if !fits || w.running {
+		return false
+	}
+	if w.company.want > 0 && time.Now().Before(w.company.until) {
+		w.held = true
+	}
+	return !w.held
 }
 
 func (w *writer) admitGroup(r *request) bool {
@@ -201,10 +211,14 @@ func (w *writer) syncEnded(res syncDone) {
 	done := w.syncing
 	w.syncing = generation{}
 	w.durable(done, first)
+	messages := 0 // copies have nobody behind them who comes back at once
 	for _, c := range done.commits {
 		c.answer(nil)
+		if c.kind == messageKind {
+			messages++
+		}
 	}
-	w.company.syncEnded(time.Now(), len(done.commits), len(w.commits)+len(w.j.queue))
+	w.company.syncEnded(time.Now(), messages, len(w.commits)+len(w.j.queue))
 	w.j.nudge()
 	if w.lost != nil {
 		w.abandon(w.lost)

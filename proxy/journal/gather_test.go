@@ -134,3 +134,34 @@ func TestAPauseIsShortAndForFew(t *testing.T) {
 		}
 	}
 }
+
+// The scheduler may take the processor away between the decision to wait and the setting of the timer. If the pause is over by
+// then, nobody else is going to wake the writer: all senders may be among those who wait.
+func TestAPauseThatEndsBeforeItsTimerIsSetStillEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal(small(newMemFS()).filled())
+		w := newWriter(j)
+		w.firstTail()
+		for range reserves {
+			w.segmentMade(j.make(ask{id: w.newID()}))
+		}
+		now := time.Now()
+		w.fresh, w.opening, w.prelude = false, nil, 0 // or its beginning would be written first
+		w.company = gathering{begun: now, want: 2, until: now.Add(time.Millisecond)}
+		w.commits = []*request{{kind: messageKind, id: 1, accepted: [][]byte{{}}, size: frameSize(0), result: make(chan error, 1)}}
+		w.step()
+		if len(w.commits) == 0 {
+			t.Fatal("that is no test: the message did not wait for company")
+		}
+		<-time.After(2 * time.Millisecond)
+		w.setTimer()
+		select {
+		case <-w.timer.C:
+		case <-time.After(time.Hour):
+			t.Fatal("the writer sleeps, and the message waits for ever")
+		}
+		if w.step(); len(w.commits) > 0 || !w.running {
+			t.Errorf("%d messages wait, a sync runs: %v", len(w.commits), w.running)
+		}
+	})
+}

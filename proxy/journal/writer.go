@@ -36,6 +36,7 @@ type writer struct {
 	running bool       // a sync is under way
 	since   time.Time  // when the first of written.groups was written
 	company gathering  // whether messages wait for others
+	held    bool       // they did in this step: the end of the pause must be a step of its own
 	sealing bool       // the tail must be synced so that the next can begin
 	buf     []byte
 
@@ -133,6 +134,7 @@ func (w *writer) accept(r *request) {
 }
 
 func (w *writer) step() {
+	w.held = false
 	if w.tail == nil && len(w.reserve) > 0 && !time.Now().Before(w.retryAt) {
 		w.beginReserve()
 	}
@@ -243,8 +245,11 @@ func (w *writer) setTimer() {
 	if !w.running && !w.since.IsZero() {
 		wait = max(0, time.Until(w.since.Add(syncDelay)))
 	}
-	if pause := time.Until(w.company.until); pause > 0 && !w.running && w.company.want > 0 && (wait < 0 || pause < wait) {
-		wait = pause
+	if w.held { // the pause may be over by now, and nothing else would end the wait
+		pause := max(0, time.Until(w.company.until))
+		if wait < 0 || pause < wait {
+			wait = pause
+		}
 	}
 	if len(w.reserve) < reserves && !w.asked || w.tail == nil && len(w.reserve) > 0 {
 		retry := max(0, time.Until(w.retryAt))
