@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"flag"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -209,6 +211,9 @@ func (h *hunt) enter(t *testing.T, st stage, file string, expressions ...string)
 	if st == starting {
 		h.s.is(takes)
 		h.leave(t)
+		if file == spareFile {
+			h.haveSpare(t)
+		}
 		h.w.launchStopped(t)
 		return trace(t, h.w.pid(), h.ownFiles(t, file), expressions...)
 	}
@@ -241,6 +246,21 @@ func (h *hunt) leave(t *testing.T) {
 	<-l.first
 	h.rig.kill(t, l)
 	h.s.is(takes)
+}
+
+// spareFile is the kind of file that a freed segment becomes. A kill leaves one only in the moment between that and the next segment,
+// so what has to be met at a start is put there.
+const spareFile = "spare"
+
+func (h *hunt) haveSpare(t *testing.T) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(h.w.journal, spareFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // fill has mail wait that is more than one segment.
