@@ -18,7 +18,9 @@ type bar struct {
 type trial struct {
 	Scenario model.Scenario
 	Figures  []figure
-	Rivals   []string // laws worth comparing here, beside those for every trial
+	Rivals   []string // laws worth comparing here
+	Replay   bool     // see model.RunReplay
+	Long     bool     // one seed is enough for a quick look
 }
 
 // figure is one number of a run and the bar for it.
@@ -77,6 +79,11 @@ func shareUnder(name string, max float64, of func(*model.Result) float64) figure
 
 func timeUnder(name string, max float64, of func(*model.Result) float64) figure {
 	return figure{Name: name, Unit: seconds, Of: of, Sense: atMost, Bar: max, Worst: max * timeSlack}
+}
+
+// timesUnder is about a ratio, which is as well known as a time.
+func timesUnder(name string, max float64, of func(*model.Result) float64) figure {
+	return figure{Name: name, Of: of, Sense: atMost, Bar: max, Worst: max * timeSlack}
 }
 
 // show is a figure without a bar.

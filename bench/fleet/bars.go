@@ -8,29 +8,12 @@ import (
 	"github.com/mailweir/mailweir/flowctl"
 )
 
-// allBars is what the controller must reach. quick makes the fleets and the times smaller, so that it is a check and no measurement.
-func allBars(quick bool) []bar {
-	z := size{quick}
+// allBars is what the controller must reach.
+func allBars() []bar {
 	return []bar{
-		solo(z), cold(z), fallAndRise(z), shared(z), many(z), crowd(z), narrow(z), newcomers(z),
+		solo(), cold(), fallAndRise(), shared(), many(), crowd(), narrow(), newcomers(), trickle(),
+		mixed(), burst(), exodus(), noise(), rate(), knee(), outage(), balancer(), engineering(),
 	}
-}
-
-// size shrinks scenarios.
-type size struct{ quick bool }
-
-func (z size) time(d time.Duration) time.Duration {
-	if z.quick {
-		return max(d/6, min(d, 10*time.Minute))
-	}
-	return d
-}
-
-func (z size) pods(n int) int {
-	if z.quick {
-		return max(n/10, min(n, 40))
-	}
-	return n
 }
 
 // roomy is the configuration of every pod: more connections than the relay allows, so that the relay's limit is what holds.
@@ -64,20 +47,21 @@ func refusedPerMessage(r *model.Result) float64 {
 
 func worstWait(r *model.Result) float64 { return r.WorstWait().Seconds() }
 
-func solo(z size) bar {
+func solo() bar {
 	b := bar{No: 1, Name: "one pod uses what fits"}
 	for _, k := range []int{3, 5, 20} {
 		b.Trials = append(b.Trials, trial{
 			Scenario: model.Scenario{
 				Config: roomy,
 				Name:   fmt.Sprintf("limit %d", k), Groups: []model.Group{standing(1)}, Server: model.Server{Limit: k},
-				For: warm + z.time(30*time.Minute), Warm: warm,
+				For: warm + 30*time.Minute, Warm: warm,
 			},
 			Figures: []figure{
 				utilOver(.985, util(k)),
 				shareUnder("refused per message", .0006, refusedPerMessage),
 				countUnder("refused per min", 1.1, func(r *model.Result) float64 { return 60 * refusedPerSecond(r) }),
 			},
+			Rivals: []string{"aimd", "postfix", "budget"},
 		})
 	}
 	return b
@@ -86,7 +70,7 @@ func solo(z size) bar {
 // overshoot is how long after the limit was reached the refusals of the start still come in.
 const overshoot = 500 * time.Millisecond
 
-func cold(size) bar {
+func cold() bar {
 	const k, longest = 20, time.Minute
 	reach := func(r *model.Result) time.Duration { return r.Reaches(.9, k, 0, longest) }
 	return bar{No: 2, Name: "cold start", Trials: []trial{{
@@ -98,10 +82,11 @@ func cold(size) bar {
 			timeUnder("to 90 %", 1.5, func(r *model.Result) float64 { return reach(r).Seconds() }),
 			countUnder("refused", 4, func(r *model.Result) float64 { return float64(r.Sum(0, reach(r)+overshoot).Refused) }),
 		},
+		Rivals: []string{"aimd", "postfix", "budget"},
 	}}}
 }
 
-func fallAndRise(z size) bar {
+func fallAndRise() bar {
 	const fall, rise, end = 2 * time.Minute, 12 * time.Minute, 17 * time.Minute
 	const learnt = 10 * time.Minute // of a lasting limit, until its probes are as rare as they become
 	at := func(k int) model.Server { return model.Server{Limit: k} }
@@ -117,6 +102,7 @@ func fallAndRise(z size) bar {
 				utilOver(.94, func(r *model.Result) float64 { return r.Util(fall, rise, 5) }),
 				timeUnder("back to 90 %", 10, func(r *model.Result) float64 { return r.Reaches(.9, 20, rise, end).Seconds() }),
 			},
+			Rivals: []string{"aimd", "postfix"},
 		},
 		{
 			Scenario: model.Scenario{
@@ -128,6 +114,7 @@ func fallAndRise(z size) bar {
 				Name: "to 90 %", Unit: seconds, Sense: atMost, Bar: 60, Worst: 75 * timeSlack,
 				Of: func(r *model.Result) float64 { return r.Reaches(.9, 20, learnt, r.For).Seconds() },
 			}},
+			Rivals: []string{"aimd", "postfix"},
 		},
 	}}
 }
@@ -141,46 +128,48 @@ func share(n, k int, d time.Duration, figures ...figure) trial {
 			For: warm + d, Warm: warm,
 		},
 		Figures: append(figures, show("worst wait", seconds, worstWait)),
+		Rivals:  []string{"aimd", "postfix", "budget"},
 	}
 }
 
-func shared(z size) bar {
+func shared() bar {
 	b := bar{No: 4, Name: "few pods share 20 slots"}
 	for _, v := range []struct {
 		pods                  int
 		jain, util, perSecond float64
 	}{{2, .99, .91, .2}, {7, .96, .935, .7}, {15, .96, .945, 1.2}, {40, .945, .955, 2.5}} {
-		b.Trials = append(b.Trials, share(v.pods, 20, z.time(time.Hour),
+		b.Trials = append(b.Trials, share(v.pods, 20, time.Hour,
 			jainOver(v.jain), utilOver(v.util, util(20)), countUnder("refused per s", v.perSecond, refusedPerSecond)))
 	}
 	return b
 }
 
-func many(z size) bar {
-	return bar{No: 5, Name: "200 pods share 20 slots", Trials: []trial{share(z.pods(200), 20, z.time(time.Hour),
+func many() bar {
+	return bar{No: 5, Name: "200 pods share 20 slots", Trials: []trial{share(200, 20, time.Hour,
 		jainOver(.91), utilOver(.97, util(20)), countUnder("refused per s", 7, refusedPerSecond))}}
 }
 
 // turn is a slot's use by one pod in the bars' terms: ten seconds.
 const turn = 10.0
 
-func crowd(z size) bar {
-	const k = 20
-	n := z.pods(1000)
-	fair := float64(n) / k * turn
-	return bar{No: 6, Name: "1,000 pods share 20 slots", Trials: []trial{share(n, k, z.time(3*time.Hour),
+func crowd() bar {
+	const n, k = 1000, 20
+	const fair = float64(n) / k * turn
+	t := share(n, k, 3*time.Hour,
 		jainOver(.965), utilOver(.98, util(k)), countUnder("refused per s", 40, refusedPerSecond),
-		countUnder("worst wait, fair turns", 7, func(r *model.Result) float64 { return worstWait(r) / fair }))}}
+		timesUnder("worst wait, fair turns", 7, func(r *model.Result) float64 { return worstWait(r) / fair }))
+	t.Long = true
+	return bar{No: 6, Name: "1,000 pods share 20 slots", Trials: []trial{t}}
 }
 
-func narrow(z size) bar {
+func narrow() bar {
 	return bar{No: 7, Name: "pods share 3 slots", Trials: []trial{
-		share(10, 3, z.time(time.Hour), jainOver(.82), utilOver(.93, util(3)), show("refused per s", plain, refusedPerSecond)),
-		share(100, 3, z.time(2*time.Hour), jainOver(.95), utilOver(.93, util(3)), show("refused per s", plain, refusedPerSecond)),
+		share(10, 3, time.Hour, jainOver(.82), utilOver(.93, util(3)), show("refused per s", plain, refusedPerSecond)),
+		share(100, 3, 2*time.Hour, jainOver(.95), utilOver(.93, util(3)), show("refused per s", plain, refusedPerSecond)),
 	}}
 }
 
-func newcomers(size) bar {
+func newcomers() bar {
 	b := bar{No: 8, Name: "newcomers get their share"}
 	for _, v := range []struct {
 		pods          int
@@ -200,6 +189,7 @@ func newcomers(size) bar {
 				Name: "to 80 % of the others' share", Unit: seconds, Sense: atMost, Bar: v.median, Worst: v.worst,
 				Of: func(r *model.Result) float64 { return caughtUp(r, joined, most).Seconds() },
 			}},
+			Rivals: []string{"aimd", "postfix", "budget"},
 		})
 	}
 	return b

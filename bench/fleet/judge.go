@@ -24,7 +24,6 @@ type trialVerdict struct {
 	Laws      []string
 	Summaries [][]summary // by law, by figure
 	Reached   []bool      // by figure, by the first law
-	Took      time.Duration
 }
 
 // task is one run.
@@ -47,7 +46,7 @@ func judgeAll(ctx context.Context, o *options, progress io.Writer) ([]verdict, e
 			t := &verdicts[i].Trials[j]
 			t.begin(b.Trials[j], o)
 			for law := range t.Laws {
-				for seed := range o.seeds {
+				for seed := range o.seedsOf(b.Trials[j]) {
 					tasks = append(tasks, task{t, law, seed})
 				}
 			}
@@ -69,7 +68,7 @@ func (t *trialVerdict) begin(tr trial, o *options) {
 	for law := range t.Summaries {
 		t.Summaries[law] = make([]summary, len(tr.Figures))
 		for f := range t.Summaries[law] {
-			t.Summaries[law][f].Seeds = make([]float64, o.seeds)
+			t.Summaries[law][f].Seeds = make([]float64, o.seedsOf(tr))
 		}
 	}
 }
@@ -93,10 +92,11 @@ func runTasks(ctx context.Context, o *options, tasks []task, progress io.Writer)
 	queue := make(chan task)
 	report := newReporter(progress, len(tasks))
 	var workers sync.WaitGroup
+	var alone sync.RWMutex
 	for range min(workersMax, runtime.GOMAXPROCS(0)) {
 		workers.Go(func() {
 			for t := range queue {
-				if err := t.run(o); err != nil {
+				if err := t.run(o, &alone); err != nil {
 					cancel(err)
 				}
 				report.done(t.trial.Trial.Scenario.Name)
@@ -117,12 +117,23 @@ func runTasks(ctx context.Context, o *options, tasks []task, progress io.Writer)
 	return context.Cause(ctx)
 }
 
-func (t *task) run(o *options) error {
-	law := t.trial.Laws[t.law]
-	s := &t.trial.Trial.Scenario
-	r, err := model.Run(s, lawMakers[law], o.first+uint64(t.seed), model.Options{})
+// play runs the scenario. Who counts allocations holds alone; everybody else shares it.
+func (t *task) play(o *options, alone *sync.RWMutex) (*model.Result, error) {
+	s, law, seed := &t.trial.Trial.Scenario, lawMakers[t.trial.Laws[t.law]], o.first+uint64(t.seed)
+	if t.trial.Trial.Replay {
+		alone.Lock()
+		defer alone.Unlock()
+		return model.RunReplay(s, law, seed, model.Options{Watch: true})
+	}
+	alone.RLock()
+	defer alone.RUnlock()
+	return model.Run(s, law, seed, model.Options{})
+}
+
+func (t *task) run(o *options, alone *sync.RWMutex) error {
+	r, err := t.play(o, alone)
 	if err != nil {
-		return fmt.Errorf("%s, %s, seed %d: %w", s.Name, law, o.first+uint64(t.seed), err)
+		return fmt.Errorf("%s, %s, seed %d: %w", t.trial.Trial.Scenario.Name, t.trial.Laws[t.law], o.first+uint64(t.seed), err)
 	}
 	for i := range t.trial.Trial.Figures {
 		t.trial.Summaries[t.law][i].Seeds[t.seed] = t.trial.Trial.Figures[i].Of(r)

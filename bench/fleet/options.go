@@ -35,7 +35,7 @@ func parse(args []string, out io.Writer) (*options, error) {
 	fs.IntVar(&o.seeds, "seeds", 0, "`runs` of each scenario, each with its own chance; 0: 20, or 3 with -quick. The bars are meant for 20")
 	fs.Uint64Var(&o.first, "first", 1, "`seed` of the first run; the others follow it. Equal seeds give equal figures")
 	fs.StringVar(&laws, "laws", "flowctl", "`names` of the laws to run, of "+strings.Join(lawNames(), ", ")+"; the first is judged, and \"all\" compares each scenario with the laws that belong there")
-	fs.BoolVar(&o.quick, "quick", false, "small fleets, short times, few seeds: a check for every change, not a measurement")
+	fs.BoolVar(&o.quick, "quick", false, "few seeds, and one for the longest runs: a check for every change, not a measurement")
 	fs.BoolVar(&o.json, "json", false, "print JSON, with the figures of every seed")
 	fs.Usage = func() {
 		fmt.Fprint(out, usage)
@@ -50,6 +50,14 @@ func parse(args []string, out io.Writer) (*options, error) {
 	return &o, o.resolve(bars, laws)
 }
 
+// seedsOf returns how many runs a trial gets.
+func (o *options) seedsOf(t trial) int {
+	if o.quick && t.Long {
+		return 1
+	}
+	return o.seeds
+}
+
 func (o *options) resolve(bars, laws string) error {
 	if o.seeds == 0 {
 		o.seeds = seedsDefault
@@ -60,7 +68,7 @@ func (o *options) resolve(bars, laws string) error {
 	if o.seeds < 1 || o.seeds > seedsMax {
 		return fmt.Errorf("-seeds %d is not in 1..%d", o.seeds, seedsMax)
 	}
-	o.bars = allBars(o.quick)
+	o.bars = allBars()
 	if bars != "" {
 		wanted, err := numbers(bars)
 		if err != nil {
@@ -109,7 +117,7 @@ const usage = `Fleet plays scenarios of many processes that share one mail relay
 package flowctl in each process, and judges what comes of it.
 
 	go run ./bench/fleet -bars 1,4 -seeds 3   # two bars, a quick look
-	go run ./bench/fleet -quick               # all bars, small
+	go run ./bench/fleet -quick               # all bars, few seeds
 	go run ./bench/fleet                      # all bars as they are meant, some minutes
 	go run ./bench/fleet -laws all -bars 4    # beside other laws
 
@@ -118,6 +126,6 @@ A bar is reached when the median is on its right side and the worst is within a 
 counts and times half as much again. The exit code is 0 when every bar is reached, 1 when one is missed, 64 when the command line is wrong.
 
 Utilisation is the time of the messages that were delivered over the time of all slots the relay allows. A connection
-of ten seconds spends .11 s on setting up and closing, so that 98.9 % is the most that anybody can have.
+spends a tenth of a second on setting up and closing: who closes after ten seconds can have 99 % at most, in a fleet everybody must.
 
 `

@@ -14,6 +14,7 @@ func writeTable(out io.Writer, o *options, verdicts []verdict) error {
 	missed := 0
 	for _, v := range verdicts {
 		fmt.Fprintf(w, "%d. %s: %s\n", v.Bar.No, v.Bar.Name, word(v.Reached))
+		fmt.Fprintf(w, "\t\t\tbar\t\t%s\n", strings.Join(v.Trials[0].Laws, "\t"))
 		if !v.Reached {
 			missed++
 		}
@@ -30,7 +31,7 @@ func writeTable(out io.Writer, o *options, verdicts []verdict) error {
 
 func smallPrint(o *options) string {
 	if o.quick {
-		return ", small fleets"
+		return ", one for the longest runs"
 	}
 	return ""
 }
@@ -54,9 +55,9 @@ func writeTrial(w io.Writer, t *trialVerdict) {
 			mark = "MISSED"
 		}
 		fmt.Fprintf(w, "\t%s\t%s\t%s\t%s", name, fig.Name, fig.demand(), mark)
-		for law, l := range t.Laws {
+		for law := range t.Laws {
 			s := t.Summaries[law][f]
-			fmt.Fprintf(w, "\t%s %s (%s)", l, fig.Unit.format(s.Median), fig.Unit.format(s.Worst))
+			fmt.Fprintf(w, "\t%s (%s)", fig.Unit.format(s.Median), fig.Unit.format(s.Worst))
 		}
 		fmt.Fprintln(w)
 		name = ""

@@ -7,7 +7,7 @@
 // The upstream: a round trip of 20 ms; TLS and AUTH take 80 ms more and hold the slot; a message takes 100 ms (lognormal,
 // coefficient of variation .5). A limit counts connections at the server from the arrival of the dial; one too many is refused
 // one round trip after it was dialled; a slot is free half a round trip after the client closed. So a connection that
-// carries 100 messages keeps a slot 10.11 s for 10 s of work, which is why nobody reaches more than 98.9 %.
+// carries 100 messages keeps a slot 10.1 s for 10 s of work: who closes after so many reaches 99 % at most.
 package model
 
 import "time"

@@ -56,7 +56,7 @@ func Run(s *Scenario, m Maker, seed uint64, opt Options) (*Result, error) {
 		res: &Result{Seed: seed, Slots: s.Server.slots(), Warm: s.Warm, For: s.For},
 	}
 	f.server = newServer(s.Server, seed)
-	f.team = Team{Config: s.Config, Limit: s.Server.slots(), Shared: map[string]any{}, Poke: func(p int) { f.poked = append(f.poked, p) }}
+	f.team = Team{Config: s.Config, Limit: s.Server.slots(), Shared: map[string]any{}, Poke: f.poke}
 	f.populate(seed)
 	for i, c := range s.Changes {
 		f.push(c.At, change, uint32(i), 0)
@@ -81,6 +81,9 @@ func Run(s *Scenario, m Maker, seed uint64, opt Options) (*Result, error) {
 	return f.res, nil
 }
 
+// podSeed is the seed of a pod's law.
+func podSeed(seed uint64, pod int) uint64 { return seed*1_000_003 + uint64(pod) }
+
 // allSent says whether the last message of a finite demand has been delivered.
 func (f *fleet) allSent() bool {
 	return f.joined == len(f.pods) && f.res.Totals.FiniteSent == f.res.Totals.Offered
@@ -92,7 +95,7 @@ func (f *fleet) populate(seed uint64) {
 		f.first = append(f.first, len(f.pods))
 		for range group.Pods {
 			i := uint32(len(f.pods))
-			f.pods = append(f.pods, pod{index: int(i), group: g, armed: never, wakeAt: never, since: never, heard: -1, seed: seed*1_000_003 + uint64(i)})
+			f.pods = append(f.pods, pod{index: int(i), group: g, armed: never, wakeAt: never, since: never, heard: -1, seed: podSeed(seed, int(i))})
 			f.push(group.Join+time.Duration(f.rng.Float64()*float64(group.Spread)), join, i, 0)
 			if group.Leave > 0 {
 				f.push(group.Leave, leave, i, 0)
@@ -194,6 +197,14 @@ func (f *fleet) arrive(g int) {
 		p.since = f.now
 	}
 	f.obey(p)
+}
+
+func (f *fleet) poke(p int) bool {
+	if f.pods[p].left {
+		return false
+	}
+	f.poked = append(f.poked, p)
+	return true
 }
 
 // obeyPoked lets those ask again whom a law with perfect knowledge poked.

@@ -22,10 +22,10 @@ var _ Law = (*flowctl.Controller)(nil)
 type Team struct {
 	Config flowctl.Config
 	Pods   int
-	Limit  int            // connections the upstream allows at the start; 0: any number
-	Poke   func(pod int)  // has the pod ask for a plan at this very moment
-	Shared map[string]any // empty at the start of a run
-	_      struct{}       // built by field name only
+	Limit  int                // connections the upstream allows at the start; 0: any number
+	Poke   func(pod int) bool // has the pod ask for a plan at this very moment; false: it has left
+	Shared map[string]any     // empty at the start of a run
+	_      struct{}           // built by field name only
 }
 
 // Maker makes the law of one pod. It is called when the pod joins.

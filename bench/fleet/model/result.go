@@ -18,6 +18,7 @@ type Result struct {
 
 	Totals Totals
 	Faults Faults
+	Replay Replay // only of RunReplay
 }
 
 // Totals account for every dial and every message.
