@@ -20,6 +20,7 @@ type trial struct {
 	Figures  []figure
 	Rivals   []string // laws worth comparing here
 	Replay   bool     // see model.RunReplay
+	Draw     bool     // worth a picture
 	Long     bool     // one seed is enough for a quick look
 }
 

@@ -103,6 +103,7 @@ func fallAndRise() bar {
 				timeUnder("back to 90 %", 10, func(r *model.Result) float64 { return r.Reaches(.9, 20, rise, end).Seconds() }),
 			},
 			Rivals: []string{"aimd", "postfix"},
+			Draw:   true,
 		},
 		{
 			Scenario: model.Scenario{
@@ -115,6 +116,7 @@ func fallAndRise() bar {
 				Of: func(r *model.Result) float64 { return r.Reaches(.9, 20, learnt, r.For).Seconds() },
 			}},
 			Rivals: []string{"aimd", "postfix"},
+			Draw:   true,
 		},
 	}}
 }
@@ -190,6 +192,7 @@ func newcomers() bar {
 				Of: func(r *model.Result) float64 { return caughtUp(r, joined, most).Seconds() },
 			}},
 			Rivals: []string{"aimd", "postfix", "budget"},
+			Draw:   true,
 		})
 	}
 	return b

@@ -86,6 +86,7 @@ func burst() bar {
 			countUnder("refused per pod", 15, func(r *model.Result) float64 { return float64(r.Totals.Refused) / n }),
 		},
 		Rivals: []string{"aimd", "budget"},
+		Draw:   true,
 	}}}
 }
 
@@ -104,5 +105,6 @@ func exodus() bar {
 			return (closing + r.Reaches(.9, k, left+closing, r.For)).Seconds()
 		})},
 		Rivals: []string{"aimd", "budget"},
+		Draw:   true,
 	}}}
 }

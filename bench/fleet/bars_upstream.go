@@ -68,6 +68,7 @@ func rate() bar {
 		},
 		Figures: []figure{shareUnder("throttled", .01, throttled), utilOver(.98, accepted(perSecond*5./6))},
 		Rivals:  []string{"aws"},
+		Draw:    true,
 	}, trial{
 		Scenario: model.Scenario{
 			Name: "10 pods, 30 a minute", Groups: []model.Group{standing(10)}, Server: at(.5), For: settled + 2*time.Hour, Warm: settled,
@@ -101,6 +102,7 @@ func knee() bar {
 				show("width", plain, width),
 			},
 			Rivals: []string{"aimd", "gradient2"},
+			Draw:   true,
 		})
 	}
 	return b
@@ -130,6 +132,7 @@ func outage() bar {
 				timesUnder("busiest second of dials / mean", 3, func(r *model.Result) float64 { return burstiness(r, up, up+recovery) }),
 			},
 			Rivals: []string{"aimd"},
+			Draw:   true,
 		})
 	}
 	return b

@@ -40,6 +40,12 @@ func run(ctx context.Context, args []string, out, progress io.Writer) int {
 		fmt.Fprintf(progress, "fleet: %v\n", err)
 		return exitMissed
 	}
+	if o.draw != "" {
+		if err := drawAll(ctx, o); err != nil {
+			fmt.Fprintf(progress, "fleet: %v\n", err)
+			return exitMissed
+		}
+	}
 	write := writeTable
 	if o.json {
 		write = writeJSON

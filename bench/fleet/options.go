@@ -37,6 +37,7 @@ func parse(args []string, out io.Writer) (*options, error) {
 	fs.StringVar(&laws, "laws", "flowctl", "`names` of the laws to run, of "+strings.Join(lawNames(), ", ")+"; the first is judged, and \"all\" compares each scenario with the laws that belong there")
 	fs.BoolVar(&o.quick, "quick", false, "few seeds, and one for the longest runs: a check for every change, not a measurement")
 	fs.BoolVar(&o.json, "json", false, "print JSON, with the figures of every seed")
+	fs.StringVar(&o.draw, "draw", "", "`directory` for pictures (SVG) of the scenarios that change in time, of the bars asked for")
 	fs.Usage = func() {
 		fmt.Fprint(out, usage)
 		fs.PrintDefaults()
@@ -120,6 +121,7 @@ package flowctl in each process, and judges what comes of it.
 	go run ./bench/fleet -quick               # all bars, few seeds
 	go run ./bench/fleet                      # all bars as they are meant, some minutes
 	go run ./bench/fleet -laws all -bars 4    # beside other laws
+	go run ./bench/fleet -bars 3 -seeds 1 -draw /tmp/fleet
 
 Each line of the table is one figure of one scenario: its bar, the median over all seeds and in parentheses the worst seed.
 A bar is reached when the median is on its right side and the worst is within a tolerance: fairness .05, utilisation two points,

@@ -104,9 +104,6 @@ func (f *fleet) atServer(i uint32) {
 		k.held = true
 		f.server.held[k.backend]++
 		f.res.Totals.MostHeld = max(f.res.Totals.MostHeld, f.server.held[k.backend])
-		if limit := f.server.Limit; limit > 0 && f.server.held[k.backend] > limit {
-			f.res.Totals.OverLimit++
-		}
 	case flowctl.Busy:
 		f.series.at(f.now).Refused++
 	default:
@@ -169,6 +166,7 @@ func (f *fleet) send(p *pod, i uint32) {
 	k.service = f.server.serviceTime()
 	f.series.at(f.now)
 	f.series.running++
+	f.res.Totals.MostSending = max(f.res.Totals.MostSending, f.series.running)
 	p.law.SendStart(f.time(), k.id(), 1, 1)
 	if f.server.Knee > 0 {
 		f.share(i)

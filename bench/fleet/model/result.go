@@ -28,7 +28,7 @@ type Totals struct {
 	Offered, Waiting                           int // messages of finite demand; Waiting: at the end, not being sent
 	FiniteSent, FiniteSending                  int // of them
 	MostHeld                                   int // connections at one backend, at any time
-	OverLimit                                  int // dials accepted though the backend was full: the model's own fault
+	MostSending                                int // messages under way at any time
 	Events, Plans                              int
 }
 

@@ -7,18 +7,14 @@ import (
 	"github.com/mailweir/mailweir/flowctl"
 )
 
-// gradient is Gradient2 of Netflix's concurrency-limits, fed by windows as WindowedLimit does: the limit follows the ratio of a long
-// and the latest mean of the response time.
+// gradient is Gradient2 of Netflix's concurrency-limits: the limit follows the ratio of a long mean of the response time and the latest one.
+// It sees each response, as behind the library's SimpleLimiter; behind its WindowedLimit it drifts to the configured maximum.
 type gradient struct {
 	widthOnly
 	w, most float64
 	long    float64 // seconds
-	windows int     // averaged into long
+	n       int     // responses averaged into long
 	inUse   func() int
-
-	began time.Time // the window
-	n     int
-	sum   float64 // seconds
 }
 
 // The defaults of Gradient2, but for the initial limit of 20, which would be more than a small upstream bears.
@@ -27,15 +23,13 @@ const (
 	gradientQueue     = 4
 	gradientTolerance = 1.5
 	gradientSmoothing = 0.2
-	gradientMean      = 600 // windows in the long mean
+	gradientMean      = 600 // responses in the long mean
 	gradientWarm      = 10
-	windowTime        = time.Second
-	windowSamples     = 10
 )
 
 // Gradient2 makes a pool whose width follows it.
-func Gradient2(t *model.Team, _ int, seed uint64, now time.Time) (model.Law, error) {
-	g := &gradient{w: gradientInitial, most: float64(maxConns(t)), began: now}
+func Gradient2(t *model.Team, _ int, seed uint64, _ time.Time) (model.Law, error) {
+	g := &gradient{w: gradientInitial, most: float64(maxConns(t))}
 	p := newPool(g, seed)
 	p.strict = true
 	g.inUse = func() int { return p.busy + 1 } // with the one that has just ended
@@ -50,21 +44,11 @@ func (g *gradient) dialed(_ time.Time, o flowctl.Outcome) {
 	}
 }
 
-func (g *gradient) sent(now time.Time, o flowctl.Outcome) {
+func (g *gradient) sent(_ time.Time, o flowctl.Outcome) {
+	short := o.Took.Seconds()
 	g.n++
-	g.sum += o.Took.Seconds()
-	if g.n < windowSamples || now.Sub(g.began) < windowTime {
-		return
-	}
-	short := g.sum / float64(g.n)
-	g.began, g.n, g.sum = now, 0, 0
-	g.window(short)
-}
-
-func (g *gradient) window(short float64) {
-	g.windows++
-	if g.windows <= gradientWarm {
-		g.long += (short - g.long) / float64(g.windows)
+	if g.n <= gradientWarm {
+		g.long += (short - g.long) / float64(g.n)
 	} else {
 		g.long += (short - g.long) * 2 / (gradientMean + 1)
 	}

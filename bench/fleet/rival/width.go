@@ -76,6 +76,7 @@ const (
 	postfixDead    = 300 * time.Second
 	postfixCohorts = 1
 	postfixStep    = 1 // of the window ("hysteresis")
+	rounding       = 1e-9
 )
 
 // Postfix makes a pool whose width follows it.
@@ -119,7 +120,7 @@ func (q *postfix) sent(now time.Time, o flowctl.Outcome) {
 		return
 	}
 	f := q.feedback()
-	for q.success += f; q.success+f/2 >= postfixStep; q.success -= postfixStep {
+	for q.success += f; q.success >= postfixStep-rounding; q.success -= postfixStep {
 		q.window += postfixStep
 		q.failure = 0
 	}
@@ -134,7 +135,7 @@ func (q *postfix) failed(now time.Time) {
 		return
 	}
 	f := q.feedback()
-	for q.failure -= f; q.failure-f/2 < 0; q.failure += postfixStep {
+	for q.failure -= f; q.failure < -rounding; q.failure += postfixStep {
 		q.window -= postfixStep
 		q.success = 0
 	}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mailweir/mailweir/bench/fleet/model"
+	"github.com/mailweir/mailweir/flowctl"
+)
+
+// stampede dials whenever it may, whatever the answer was.
+type stampede struct {
+	flying, idle int
+}
+
+func (s *stampede) DialStart(time.Time, flowctl.ConnID, string) { s.flying++ }
+func (s *stampede) DialDone(_ time.Time, _ flowctl.ConnID, o flowctl.Outcome) {
+	s.flying--
+	if o.Class == flowctl.OK {
+		s.idle++
+	}
+}
+func (s *stampede) SendStart(time.Time, flowctl.ConnID, int, int)       { s.idle-- }
+func (s *stampede) SendDone(time.Time, flowctl.ConnID, flowctl.Outcome) { s.idle++ }
+func (s *stampede) Closed(time.Time, flowctl.ConnID, flowctl.Outcome)   { s.idle-- }
+func (s *stampede) Plan(time.Time, flowctl.Demand) (p flowctl.Plan) {
+	p.Send, p.Linger = s.idle, time.Hour
+	if s.flying == 0 {
+		p.Dial = []string{model.Address}
+	}
+	return p
+}
+
+func call(t *testing.T, args ...string) (code int, out string) {
+	t.Helper()
+	var b bytes.Buffer
+	code = run(t.Context(), args, &b, io.Discard)
+	return code, b.String()
+}
+
+func TestALawThatDialsWithoutLimitMissesTheBars(t *testing.T) {
+	lawMakers["stampede"] = func(*model.Team, int, uint64, time.Time) (model.Law, error) { return &stampede{}, nil }
+	defer delete(lawMakers, "stampede")
+	code, out := call(t, "-bars", "2,3,18", "-seeds", "1", "-laws", "stampede")
+	if code != exitMissed || !strings.Contains(out, "0 of 3 bars reached") {
+		t.Errorf("exit code %d, want %d and no bar reached:\n%s", code, exitMissed, out)
+	}
+}
+
+// The judge must be able to say yes, too: a perfect budget reaches what it is made for.
+func TestAPerfectBudgetReachesTheBarsOfSharing(t *testing.T) {
+	code, out := call(t, "-bars", "1,5,8", "-seeds", "2", "-laws", "budget")
+	if code != exitReached {
+		t.Errorf("exit code %d, want %d:\n%s", code, exitReached, out)
+	}
+}
+
+func TestTheSameSeedsPrintTheSameBytes(t *testing.T) {
+	args := []string{"-bars", "2,12", "-seeds", "3", "-json", "-laws", "flowctl,aimd"}
+	_, a := call(t, args...)
+	_, b := call(t, args...)
+	_, c := call(t, append(args, "-first", "100")...)
+	if a != b || a == c || len(a) < 500 {
+		t.Errorf("three outputs, the third of other seeds, want the first two alike:\n%s\n%s\n%s", a, b, c)
+	}
+}
+
+func TestAWrongCommandLineIsToldAndJudgesNothing(t *testing.T) {
+	for _, args := range []string{"-bars 19", "-bars x", "-bars 3-1", "-seeds -1", "-laws nobody", "-laws=", "-nonsense", "more"} {
+		var told bytes.Buffer
+		if code := run(t.Context(), strings.Fields(args), io.Discard, &told); code != exitUsage || told.Len() == 0 {
+			t.Errorf("%s: exit code %d, said %q, want %d and a reason", args, code, told.String(), exitUsage)
+		}
+	}
+}
+
+func TestTheMedianMustReachTheBarAndTheWorstTheTolerance(t *testing.T) {
+	least, most := utilOver(.9, nil), countUnder("", 10, nil)
+	for _, v := range []struct {
+		figure figure
+		seeds  []float64
+		want   bool
+	}{
+		{least, []float64{.9, .89, .95}, true},
+		{least, []float64{.89, .89, .95}, false}, // the median
+		{least, []float64{.9, .87, .95}, false},  // the worst
+		{most, []float64{10, 15, 3}, true},
+		{most, []float64{11, 15, 3}, false},
+		{most, []float64{10, 16, 3}, false},
+		{show("", plain, nil), []float64{1e9}, true},
+	} {
+		if got := v.figure.reached(v.figure.summarise(v.seeds)); got != v.want {
+			t.Errorf("%v of %v: reached %v, want %v", v.seeds, v.figure.Bar, got, v.want)
+		}
+	}
+}
+
+func TestAPictureIsWellFormed(t *testing.T) {
+	dir := t.TempDir()
+	if code, out := call(t, "-bars", "3,12", "-seeds", "1", "-draw", dir); code == exitUsage {
+		t.Fatal(out)
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "*.svg"))
+	if err != nil || len(names) != 3 {
+		t.Fatalf("%v, %v, want three pictures", names, err)
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := xml.NewDecoder(bytes.NewReader(text))
+		for err == nil {
+			_, err = d.Token()
+		}
+		if !errors.Is(err, io.EOF) || !strings.Contains(string(text), "width of the first pod") {
+			t.Errorf("%s: %v, want well-formed, with a legend", name, err)
+		}
+	}
+}
