@@ -88,7 +88,7 @@ func panels(t *trial, r *model.Result) []panel {
 		delivered.lines = append(delivered.lines, line{name: name, colour: [...]string{blue, orange, green}[g],
 			values: mean(func(b *model.Moment) float64 { return float64(b.By[g]) * perSecond })})
 	}
-	return []panel{connections.used(), refused.used(), delivered.used()}
+	return []panel{connections.used(), refused.used(), delivered} // who gets nothing is to be seen
 }
 
 // used leaves out lines that are nothing but zero.
@@ -141,7 +141,7 @@ func allowed(s *model.Scenario, span time.Duration) []float64 {
 const (
 	pictureWidth = 860
 	left         = 64
-	right        = 20
+	right        = 30
 	top          = 40
 	panelHeight  = 150
 	panelGap     = 46

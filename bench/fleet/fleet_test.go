@@ -81,6 +81,25 @@ func TestAWrongCommandLineIsToldAndJudgesNothing(t *testing.T) {
 	}
 }
 
+func TestEveryBarIsThereAndCanBeMissed(t *testing.T) {
+	for i, b := range allBars() {
+		judged := 0
+		for _, tr := range b.Trials {
+			for _, f := range tr.Figures {
+				if f.Sense == atLeast && f.Worst > f.Bar || f.Sense == atMost && f.Worst < f.Bar {
+					t.Errorf("bar %d, %s: the worst seed must be better than the median", b.No, f.Name)
+				}
+				if f.Sense != shown {
+					judged++
+				}
+			}
+		}
+		if b.No != i+1 || judged == 0 {
+			t.Errorf("bar %d is number %d in the list and has %d figures that are judged", b.No, i+1, judged)
+		}
+	}
+}
+
 func TestTheMedianMustReachTheBarAndTheWorstTheTolerance(t *testing.T) {
 	least, most := utilOver(.9, nil), countUnder("", 10, nil)
 	for _, v := range []struct {
