@@ -103,6 +103,7 @@ func knee() bar {
 			},
 			Rivals: []string{"aimd", "gradient2"},
 			Draw:   true,
+			Long:   true,
 		})
 	}
 	return b

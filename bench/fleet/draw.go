@@ -46,6 +46,7 @@ type line struct {
 	colour string
 	values []float64
 	steps  bool // changes at once and not gradually
+	broad  bool // lies behind the others
 }
 
 // panel is a diagram; all share the axis of time.
@@ -68,7 +69,7 @@ func panels(t *trial, r *model.Result) []panel {
 	mean := func(of func(b *model.Moment) float64) []float64 { return averaged(r.Bins, of) }
 	perSecond := float64(time.Second) / float64(model.Bin)
 	connections := panel{name: "connections", lines: []line{
-		{name: "allowed by the relay", colour: grey, values: allowed(&t.Scenario, span), steps: true},
+		{name: "allowed by the relay", colour: "#cccccc", values: allowed(&t.Scenario, span), steps: true, broad: true},
 		{name: "at work, all pods", colour: blue, values: mean(func(b *model.Moment) float64 { return float64(b.Busy) / float64(model.Bin) })},
 		{name: "width of the first pod", colour: green, values: mean(func(b *model.Moment) float64 { return float64(b.Width) })},
 		{name: "its ceiling", colour: orange, values: mean(func(b *model.Moment) float64 { return float64(b.Ceiling) }), steps: true},
@@ -87,7 +88,7 @@ func panels(t *trial, r *model.Result) []panel {
 		delivered.lines = append(delivered.lines, line{name: name, colour: [...]string{blue, orange, green}[g],
 			values: mean(func(b *model.Moment) float64 { return float64(b.By[g]) * perSecond })})
 	}
-	return []panel{connections.used(), refused.used(), delivered.used()}
+	return []panel{connections.used(), refused.used(), delivered} // who gets nothing is to be seen
 }
 
 // used leaves out lines that are nothing but zero.
@@ -140,7 +141,7 @@ func allowed(s *model.Scenario, span time.Duration) []float64 {
 const (
 	pictureWidth = 860
 	left         = 64
-	right        = 20
+	right        = 30
 	top          = 40
 	panelHeight  = 150
 	panelGap     = 46
@@ -178,20 +179,27 @@ func (p panel) draw(b *strings.Builder, y int, span time.Duration) {
 		fmt.Fprintf(b, `<path d="M%d %.1fH%d" stroke="#dddddd"/><text x="%d" y="%.1f" text-anchor="end">%.4g</text>`+"\n",
 			left, at, pictureWidth-right, left-6, at+4, v)
 	}
-	for i := 0; i <= 6; i++ {
-		x := left + i*(pictureWidth-left-right)/6
-		fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="middle">%s</text>`+"\n", x, bottom+15, clock(span*time.Duration(i)/6))
+	for t, tick := time.Duration(0), tick(span); t <= span; t += tick {
+		x := left + int(float64(pictureWidth-left-right)*float64(t)/float64(span))
+		fmt.Fprintf(b, `<path d="M%d %dv4" stroke="#888888"/><text x="%d" y="%d" text-anchor="middle">%.0f min</text>`+"\n", x, bottom, x, bottom+17, t.Minutes())
 	}
 	legend := left + 150
 	for _, l := range p.lines {
-		fmt.Fprintf(b, `<path d="M%d %dh16" stroke="%s" stroke-width="2"/><text x="%d" y="%d">%s</text>`+"\n", legend, y+8, l.colour, legend+20, y+12, l.name)
+		fmt.Fprintf(b, `<path d="M%d %dh16" stroke="%s" stroke-width="%g"/><text x="%d" y="%d">%s</text>`+"\n", legend, y+8, l.colour, l.breadth(), legend+20, y+12, l.name)
 		legend += 34 + 6*len(l.name)
 		l.draw(b, bottom, scale)
 	}
 }
 
+func (l line) breadth() float64 {
+	if l.broad {
+		return 6
+	}
+	return 1.5
+}
+
 func (l line) draw(b *strings.Builder, bottom int, scale float64) {
-	b.WriteString(`<path fill="none" stroke-linejoin="round" stroke="` + l.colour + `" stroke-width="1.5" d="`)
+	fmt.Fprintf(b, `<path fill="none" stroke-linejoin="round" stroke="%s" stroke-width="%g" d="`, l.colour, l.breadth())
 	for i, v := range l.values {
 		x := left + (float64(i)+.5)*float64(pictureWidth-left-right)/float64(len(l.values))
 		y := float64(bottom) - v*scale
@@ -216,9 +224,14 @@ func step(most float64) float64 {
 	return unit
 }
 
-// clock writes a time in minutes and seconds.
-func clock(d time.Duration) string {
-	return fmt.Sprintf("%d:%02d", int(d.Minutes()), int(d.Seconds())%60)
+// tick is a whole number of minutes, so that there are at most ten in a span.
+func tick(span time.Duration) time.Duration {
+	for _, n := range []time.Duration{1, 2, 5, 10, 20} {
+		if span <= 10*n*time.Minute {
+			return n * time.Minute
+		}
+	}
+	return time.Hour
 }
 
 func escaped(s string) string {

@@ -121,7 +121,7 @@ package flowctl in each process, and judges what comes of it.
 	go run ./bench/fleet -quick               # all bars, few seeds
 	go run ./bench/fleet                      # all bars as they are meant, some minutes
 	go run ./bench/fleet -laws all -bars 4    # beside other laws
-	go run ./bench/fleet -bars 3 -seeds 1 -draw /tmp/fleet
+	go run ./bench/fleet -bars 3 -seeds 1 -draw pictures
 
 Each line of the table is one figure of one scenario: its bar, the median over all seeds and in parentheses the worst seed.
 A bar is reached when the median is on its right side and the worst is within a tolerance: fairness .05, utilisation two points,

@@ -224,7 +224,11 @@ func (f *fleet) finish() {
 	if f.s.Quiet && f.allSent() {
 		end, f.res.Took = f.latest, time.Duration(f.latest)
 	}
-	f.series.at(max(end, f.series.now))
+	f.now = max(end, f.now)
+	f.series.at(f.now)
+	if f.opt.Watch {
+		f.watch()
+	}
 	t := &f.res.Totals
 	for i := range f.conns {
 		switch k := &f.conns[i]; {

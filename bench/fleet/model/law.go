@@ -25,7 +25,6 @@ type Team struct {
 	Limit  int                // connections the upstream allows at the start; 0: any number
 	Poke   func(pod int) bool // has the pod ask for a plan at this very moment; false: it has left
 	Shared map[string]any     // empty at the start of a run
-	_      struct{}           // built by field name only
 }
 
 // Maker makes the law of one pod. It is called when the pod joins.

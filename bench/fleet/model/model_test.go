@@ -88,6 +88,21 @@ func TestTheServerNeverServesMoreThanItsLimit(t *testing.T) {
 	}
 }
 
+// A limit that falls takes the places of those who are too many as soon as their message is done.
+func TestALimitThatFallsIsInForceAfterTheMessage(t *testing.T) {
+	const fall = 30 * time.Second
+	r := play(t, Scenario{
+		Name: "fall", Groups: []Group{{Pods: 2, Backlog: Endless}}, Server: Server{Limit: 6}, For: time.Minute,
+		Changes: []Change{{fall, Server{Limit: 2}}},
+	}, 1)
+	if before := r.Util(10*time.Second, fall, 6); before < .9 {
+		t.Errorf("before the fall %.2f of 6 slots were used, want nearly all", before)
+	}
+	if after := float64(r.Sum(fall+time.Second, r.For).Busy) / float64(29*time.Second); after > 2.001 || after < 1 {
+		t.Errorf("after the fall %.2f connections work in the mean, want 2 or little less", after)
+	}
+}
+
 // What is said of the slot in the package's comment: a connection that never ends uses all of it.
 func TestASlotInUseDeliversItsTime(t *testing.T) {
 	r := play(t, Scenario{Name: "one", Groups: []Group{{Pods: 1, Backlog: Endless}}, Server: Server{Limit: 1}, For: time.Hour, Warm: time.Minute}, 1)
@@ -147,7 +162,7 @@ func TestEventsHappenInTheirOrder(t *testing.T) {
 	var last event
 	for len(h.list) > 0 {
 		e := h.pop()
-		if e.before(&last) {
+		if e.at < last.at || e.at == last.at && e.seq < last.seq {
 			t.Fatalf("%+v came after %+v", e, last)
 		}
 		last = e

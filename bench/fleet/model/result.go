@@ -2,6 +2,7 @@ package model
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -96,7 +97,7 @@ func (r *Result) Reaches(share float64, slots int, from, to time.Duration) time.
 func (r *Result) Jain(groups ...int) float64 {
 	var sum, squares, n float64
 	for _, p := range r.Pods {
-		if len(groups) > 0 && !contains(groups, p.Group) {
+		if len(groups) > 0 && !slices.Contains(groups, p.Group) {
 			continue
 		}
 		x := float64(p.Delivered)
@@ -106,15 +107,6 @@ func (r *Result) Jain(groups ...int) float64 {
 		return 0
 	}
 	return sum * sum / (n * squares)
-}
-
-func contains(list []int, x int) bool {
-	for _, y := range list {
-		if x == y {
-			return true
-		}
-	}
-	return false
 }
 
 // WorstWait is the longest any pod waited.
