@@ -15,7 +15,7 @@ type Config struct {
 	ProbeMax  time.Duration // longest such pause; 0: 60 s
 	OpenMin   time.Duration // breaker: first pause; 0: 1 s
 	OpenMax   time.Duration // breaker: longest pause; 0: 60 s
-	Linger    time.Duration // how long an idle connection stays warm, unless the upstream shows less; 0: 60 s
+	Linger    time.Duration // how long an idle connection stays warm while none was refused, unless the upstream shows less; 0: 5 s
 	Scale     float64       // factor on every time here and every constant of time, so that tests of real processes can run faster; 0: 1
 }
 
@@ -80,7 +80,7 @@ func (c Config) resolved() Config {
 	or(&c.ProbeMax, time.Minute)
 	or(&c.OpenMin, time.Second)
 	or(&c.OpenMax, time.Minute)
-	or(&c.Linger, time.Minute)
+	or(&c.Linger, 5*time.Second)
 	return c
 }
 

@@ -12,10 +12,13 @@ type conn struct {
 	addr        int // index into addrs; unlisted: -1
 	name        string
 	established bool
-	retiring    bool // named in Plan.Retire; final, since the caller may be acting on it
-	probe       bool // dialled above the ceiling
-	answered    bool // brought at least one answer to a transaction
-	sending     int  // transactions in flight
+	retiring    bool      // named in Plan.Retire; final, since the caller may be acting on it
+	probe       bool      // dialled above the ceiling
+	answered    bool      // brought at least one answer to a transaction
+	sending     int       // transactions in flight
+	look        bool      // dialled to see whether a place that was left free is still there
+	yielding    bool      // retiring because its lease is over
+	lease       time.Time // until when it may be held
 	began       time.Time
 	idleSince   time.Time
 }
@@ -98,10 +101,11 @@ func (c *Controller) retire(allowed int) {
 }
 
 const (
-	lingerLast = time.Hour   // the last connection stays warm so long: a client that mails now and then must not log in each time
-	lingerMin  = time.Second // floor of what is concluded from an idle close
-	lingerPart = 0.8         // of the idle time that the upstream showed not to like
-	lingerKeep = time.Hour   // then the conclusion is forgotten, for it can only shorten
+	lingerPriced = 6 * time.Hour          // after a refusal a place is worth no more than connecting again costs, for so long
+	lingerCost   = 100 * time.Millisecond // what that is, as long as it was not measured
+	lingerMin    = time.Second            // floor of what is concluded from an idle close
+	lingerPart   = 0.8                    // of the idle time that the upstream showed not to like
+	lingerKeep   = time.Hour              // then the conclusion is forgotten, for it can only shorten
 )
 
 // closedIdle learns how long the upstream leaves an idle connection alone.
@@ -122,15 +126,24 @@ func (c *Controller) knownIdleLimit(now time.Time) time.Duration {
 	return c.idleLimit
 }
 
-// linger returns how long an idle connection may be kept: the last one as long as the upstream lets it,
-// unless it is the only one we are allowed, which others wait for too.
-func (c *Controller) linger(now time.Time) time.Duration {
+// linger returns how long an idle connection may be kept. Where connections were refused a place is somebody else's when we do not use
+// it: it is kept no longer than connecting again takes, which costs at most twice what the best choice would have ("ski rental",
+// A. Karlin et al., Competitive Snoopy Caching, 1988). Connections that waiting messages need stay.
+func (c *Controller) linger(now time.Time, ready int) time.Duration {
 	d, known := c.cfg.Linger, c.knownIdleLimit(now)
-	if c.established <= 1 && c.ceiling != 1 {
-		d = max(d, c.cfg.scaled(lingerLast))
+	switch {
+	case ready > 0:
+	case c.lease.contended():
+		d = 0
+	case c.refusedLately(now) || c.turn.pause > d:
+		d = min(d, max(c.lease.setup, c.cfg.scaled(lingerCost)))
 	}
 	if known > 0 {
 		d = min(d, known)
 	}
 	return d
+}
+
+func (c *Controller) refusedLately(now time.Time) bool {
+	return !c.refusedAt.IsZero() && now.Sub(c.refusedAt) < c.cfg.scaled(lingerPriced)
 }

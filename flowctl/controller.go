@@ -52,6 +52,9 @@ type Controller struct {
 	pace        pace
 	idleLimit   time.Duration // what idle connections may be kept, as the upstream showed; 0: not seen
 	idleLimitAt time.Time
+	lease       leases
+	turn        turn
+	refusedAt   time.Time // when a dial was last refused for the number of connections; zero: never
 	hint        Hint
 	stop        stop
 	down        bool // every address is open
@@ -111,8 +114,8 @@ func (c *Controller) DialStart(now time.Time, id ConnID, addr string) {
 		c.counts.Unknown++
 		return
 	}
-	k := conn{id: id, name: addr, addr: c.lookup(addr), began: now}
-	k.probe = !c.slowStart && c.ceiling > 0 && c.established+c.dialing >= c.ceiling
+	k := conn{id: id, name: addr, addr: c.lookup(addr), began: now, look: c.takeYield(now)}
+	k.probe = !k.look && !c.slowStart && c.ceiling > 0 && c.claimed(now) >= c.ceiling
 	c.conns = append(c.conns, k)
 	c.dialing++
 	c.counts.Started++
@@ -229,6 +232,12 @@ func (c *Controller) Closed(now time.Time, id ConnID, o Outcome) {
 	gone := *k
 	c.remove(id)
 	c.established--
+	if c.established == 0 && !c.turn.wanting.IsZero() {
+		c.turn.ended = now
+	}
+	if gone.yielding {
+		c.yield(now)
+	}
 	c.disconnected(now, &gone)
 	c.settle(now)
 }
@@ -236,8 +245,11 @@ func (c *Controller) Closed(now time.Time, id ConnID, o Outcome) {
 // SetHint tells what a fleet-wide budget grants; it replaces the hint before. A positive grant caps the width
 // until it lapses, and connections beyond it are retired.
 func (c *Controller) SetHint(now time.Time, h Hint) {
-	c.advance(now)
+	now = c.advance(now)
 	c.hint = h
+	if c.granted(now) && h.Grant > 0 && c.dialReason == reasonNoneFree {
+		c.dialAt = time.Time{} // the budget knows better
+	}
 }
 
 // Stop orders that nothing is sent, for the reason given, but one probe transaction each probeEvery; 0 or

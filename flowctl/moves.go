@@ -83,7 +83,7 @@ func (c *Controller) Snapshot(now time.Time) Snapshot {
 		Width: c.width, Ceiling: c.ceiling, Max: c.cfg.MaxConns,
 		Established: c.established, Dialing: c.dialing, Busy: c.busy,
 		ProbeGap: c.gap, Rate: c.pace.limit(), DialAt: c.dialAt, SendAt: c.sendAt,
-		Addrs: len(c.addrs), Linger: c.linger(now), Counts: c.counts,
+		Addrs: len(c.addrs), Linger: c.linger(now, 0), Counts: c.counts,
 	}
 	s.State, s.Reason = c.settle(now)
 	s.LastMove = c.log.last

@@ -57,7 +57,7 @@ func (c *Controller) transaction(now time.Time, k *conn, o Outcome) {
 		if o.Class == OK && c.stop.on && !o.Started.Before(c.stop.at) {
 			c.stop = stop{}
 		}
-		c.recoverRate(now, o.Started)
+		c.rateAccepted(now, o.Started)
 		c.succeeded(now, k, o)
 	case RateLimited:
 		c.rateRefused(now, o)
@@ -91,6 +91,7 @@ func (c *Controller) pauseForAuth(now time.Time, o Outcome) {
 	if c.dialAt.After(now) && c.dialReason == reasonAuth && !o.Started.After(c.authWait.last) {
 		return // of the logins that were refused together, the first has said it
 	}
+	c.stretchLeases(now)
 	wait := c.jitter(c.authWait.next(now, c.cfg.scaled(authMin), c.cfg.scaled(authMax)))
 	c.pauseDials(now, max(wait, named(o)), reasonAuth)
 }
@@ -106,17 +107,4 @@ func (c *Controller) distrusted(now time.Time, o Outcome) {
 	c.cutRate(now, reasonReputation, o.Text)
 	wait := c.jitter(c.reputation.next(now, c.cfg.scaled(reputationMin), c.cfg.scaled(reputationMax)))
 	c.pauseSends(now, max(wait, named(o)), reasonReputation)
-}
-
-// rateRefused pauses, and halves the rate, once per event; the width has nothing to do with it.
-func (c *Controller) rateRefused(now time.Time, o Outcome) {
-	if !o.Started.After(c.pace.cutAt) {
-		return
-	}
-	c.cutRate(now, reasonRate, o.Text)
-	wait := named(o)
-	if wait == 0 {
-		wait = c.jitter(c.rateWait.next(now, c.cfg.scaled(rateMin), c.cfg.scaled(rateMax)))
-	}
-	c.pauseSends(now, wait, reasonRate)
 }

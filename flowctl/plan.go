@@ -14,9 +14,12 @@ func (c *Controller) Plan(now time.Time, d Demand) Plan {
 	for i := range c.addrs {
 		c.addrs[i].planned = 0
 	}
-	c.retire(c.room(now))
-	p := Plan{Retire: c.retireBuf, Linger: c.linger(now)}
 	ready := max(0, min(d.Ready, demandMax))
+	c.turn.demand(now, ready > 0 || c.busy > 0)
+	var p Plan
+	c.endLeases(now, &p)
+	c.retire(c.room(now))
+	p.Retire, p.Linger = c.retireBuf, c.linger(now, ready)
 	switch {
 	case ready == 0:
 	case c.stop.on:
@@ -56,11 +59,13 @@ func (c *Controller) room(now time.Time) int {
 	return n
 }
 
-func (c *Controller) granted(now time.Time) bool { return c.hint.Grant > 0 && c.hint.Until.After(now) }
+func (c *Controller) granted(now time.Time) bool { return c.hint.Until.After(now) }
 
 // planFlow is the ordinary case.
 func (c *Controller) planFlow(now time.Time, ready int, p *Plan) {
+	c.probeRate(now)
 	tokens, tokenAt := c.pace.tokens(now)
+	c.pace.short = tokens < ready
 	if tokens == 0 {
 		p.SendAt = tokenAt
 		p.wakeAt(now, tokenAt)
@@ -69,12 +74,16 @@ func (c *Controller) planFlow(now time.Time, ready int, p *Plan) {
 	allowed, idle := c.allowed(now), c.idle()
 	c.excess = c.busy+ready > allowed
 	p.Send = max(0, min(idle, allowed-c.busy, ready))
-	need := min(allowed, c.busy+ready) - c.established - c.dialing
+	yielding, look := c.yielding(now)
+	need := min(allowed-yielding, c.busy+ready) - c.established - c.dialing
 	switch {
 	case need > 0:
-		c.planDials(now, need, p)
+		c.planDials(now, c.atOnce(need), p)
 	case c.excess && c.dialing == 0:
 		c.planProbe(now, allowed, p)
+	}
+	if c.busy+ready > c.established && yielding > 0 {
+		p.wakeAt(now, look)
 	}
 	// What every idle connection, every dial and every dial to come leave over may queue behind a running one.
 	if c.busy <= allowed {
@@ -86,6 +95,14 @@ func (c *Controller) planFlow(now time.Time, ready int, p *Plan) {
 	if p.Send == 0 && c.established == 0 && c.dialing == 0 && len(c.dialBuf) == 0 && p.SendAt.IsZero() {
 		p.SendAt = p.Wake
 	}
+}
+
+// atOnce returns how many of n dials may be in flight: where others wait too, each may be refused, and one refusal says it all.
+func (c *Controller) atOnce(n int) int {
+	if c.lease.contended() && !c.slowStart {
+		return min(n, 1-c.dialing)
+	}
+	return n
 }
 
 // planDials names up to n addresses to dial, or when one may be.
@@ -107,7 +124,8 @@ func (c *Controller) planDials(now time.Time, n int, p *Plan) {
 
 // planProbe tries one connection more than is known to fit, when all that are known to fit are in use and the gap is over.
 func (c *Controller) planProbe(now time.Time, allowed int, p *Plan) {
-	if c.ceiling == 0 || c.slowStart || c.probe != 0 || allowed != c.ceiling || c.established != allowed ||
+	if c.ceiling == 0 || c.slowStart || c.probe != 0 || allowed != c.ceiling || c.established < allowed || // what is left free for others is not taken by a probe either
+
 		allowed >= c.cfg.MaxConns || c.granted(now) && c.hint.Grant <= allowed {
 		return
 	}
@@ -215,6 +233,10 @@ func (c *Controller) current(now time.Time) (State, string) {
 		return Paused, c.dialReason
 	case c.slowStart:
 		return SlowStart, c.slowReason
+	case c.lease.contended() && now.Sub(c.turn.alone) < c.cfg.scaled(sharingFor):
+		return Sharing, reasonSharing
+	case c.lease.contended():
+		return Contended, reasonContended
 	case int(c.width) >= c.cfg.MaxConns:
 		return Calm, reasonAtMax
 	case c.ceiling > 0 && int(c.width) >= c.ceiling:

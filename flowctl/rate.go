@@ -7,37 +7,55 @@ import (
 	"golang.org/x/time/rate"
 )
 
+// An upstream that refuses by rate says by what it accepted how fast it may be fed. That is remembered as a ceiling of the rate, a
+// little less is sent, and now and then a little more is tried, for a few transactions.
+
 // Constants of the rate. Times scale with Config.Scale.
 const (
-	rateWindow   = 10 * time.Second       // over which the accepted rate is measured
-	rateShortest = time.Second            // a measurement of less says nothing
-	rateStep     = time.Second            // between raises after a cut
-	rateSteps    = 20                     // raises back to the rate that was refused
-	rateLeast    = 0.05                   // transactions a second; no cut goes lower
-	rateBurst    = 100 * time.Millisecond // of transactions may be sent together
-	tokenSlack   = 1e-6                   // of a token: the limiter calculates in floating point
-	wakeGrain    = time.Millisecond       // the least time until a wake for tokens
+	rateWindow   = time.Minute     // the longest time over which the accepted rate is measured
+	rateShortest = 2 * time.Second // a measurement of less says nothing; and one refusal counts in so long
+	rateCut      = .4              // the most that one refusal takes off the ceiling,
+	rateShave    = .97             // and what it leaves at most
+	rateBelow    = .985            // of the ceiling is sent
+	rateLeast    = 0.05            // transactions a second; no ceiling is lower
+
+	rateProbeMin  = 5 * time.Second // between two probes, doubled by each that is refused
+	rateProbeMax  = 5 * time.Minute
+	rateProbe     = .03 // how much more than the ceiling a probe sends; twice as much after each that is accepted,
+	rateProbeMost = .25 // up to this
+	rateProbeFor  = 20  // transactions of a probe
+
+	rateBurst  = 100 * time.Millisecond // of transactions may be sent together
+	tokenSlack = 1e-6                   // of a token: the limiter calculates in floating point
+	wakeGrain  = time.Millisecond       // the least time until a wake for tokens
 )
 
 // pace limits transactions a second: by configuration, and below that by what was refused. The zero value
 // limits nothing.
 type pace struct {
-	static  float64 // configured; 0: none
-	learnt  float64 // after a refusal; 0: none
-	refused float64 // the rate that was refused, where learnt returns to
-	cutAt   time.Time
-	raised  time.Time
+	static  float64       // configured; 0: none
+	ceiling float64       // what was accepted when a transaction was refused for its rate; 0: none was
+	cutAt   time.Time     // the last such refusal that counted
+	short   bool          // the limit, and not the demand, held the last plan back
 	limiter *rate.Limiter // nil while nothing limits
 
-	since    time.Time // the window of measurement
-	accepted int       // in it
-	last     float64   // accepted a second in the window before
+	since    time.Time // the beginning of the measurement
+	accepted int       // transactions since
+
+	probing int           // transactions that the probe under way still wants; 0: there is none
+	more    float64       // what the next probe sends more, as a part of the ceiling
+	gap     time.Duration // between probes
+	probeAt time.Time     // of the next
 }
 
 // limit returns transactions a second; 0: no limit.
 func (p *pace) limit() float64 {
-	if p.learnt > 0 && (p.static == 0 || p.learnt < p.static) {
-		return p.learnt
+	learnt := p.ceiling * rateBelow
+	if p.probing > 0 {
+		learnt = p.ceiling * (1 + p.more)
+	}
+	if learnt > 0 && (p.static == 0 || learnt < p.static) {
+		return learnt
 	}
 	return p.static
 }
@@ -81,53 +99,109 @@ func (p *pace) tokens(now time.Time) (n int, at time.Time) {
 	return 0, now.Add(wait + wakeGrain)
 }
 
-// observed returns the accepted transactions a second of late; 0: too few to say.
-func (p *pace) observed(now time.Time, shortest time.Duration) float64 {
+// measure begins anew.
+func (p *pace) measure(now time.Time) { p.since, p.accepted = now, 0 }
+
+// measured returns the accepted transactions a second of late; 0: too few to say.
+func (p *pace) measured(now time.Time, shortest time.Duration) float64 {
 	if d := now.Sub(p.since); d >= shortest && p.accepted > 0 {
 		return float64(p.accepted) / d.Seconds()
 	}
-	return p.last
+	return 0
 }
 
-// cutRate halves the rate that was being accepted, or the limit when nothing was measured.
+// rateRefused takes a transaction that was refused for its rate; the width has nothing to do with it. Those that began before the
+// last such event are the same, as are those that follow within the shortest measurement.
+func (c *Controller) rateRefused(now time.Time, o Outcome) {
+	p := &c.pace
+	if !o.Started.After(p.cutAt) {
+		return
+	}
+	if o.RetryAfter > 0 {
+		c.pauseSends(now, named(o), reasonRate)
+	}
+	if p.ceiling > 0 && now.Sub(p.cutAt) < c.cfg.scaled(rateShortest) {
+		return
+	}
+	was, got := p.ceiling, p.measured(now, c.cfg.scaled(rateShortest))
+	p.cutAt = now
+	switch {
+	case was == 0 && got == 0: // too early to know a rate: it must begin anew
+		if o.RetryAfter == 0 {
+			c.pauseSends(now, c.jitter(c.rateWait.next(now, c.cfg.scaled(rateMin), c.cfg.scaled(rateMax))), reasonRate)
+		}
+		return
+	case was == 0:
+		p.ceiling, p.gap = got, c.cfg.scaled(rateProbeMin)
+	case p.probing > 0:
+		p.gap = min(2*p.gap, c.cfg.scaled(rateProbeMax)) // the ceiling was right
+	default:
+		if got == 0 {
+			got = was
+		}
+		p.ceiling = max(min(got, was*rateShave), was*(1-rateCut))
+	}
+	c.rateMoved(now, was, reasonRate, o.Text)
+}
+
+// cutRate halves the rate that is being accepted, for an upstream that takes offence. Without a measurement the caller's pause must do.
 func (c *Controller) cutRate(now time.Time, reason, text string) {
 	p := &c.pace
-	p.cutAt, p.raised = now, now
-	was := p.observed(now, c.cfg.scaled(rateShortest))
+	was := p.measured(now, c.cfg.scaled(rateShortest))
 	if r := p.limit(); r > 0 && (was == 0 || r < was) {
 		was = r
 	}
 	if was == 0 {
-		return // no rate known: the pause must do
+		return
 	}
-	p.refused, p.learnt = was, max(was/2, rateLeast)
-	p.apply(now)
-	c.log.add(Move{At: now, What: "rate", From: was, To: p.learnt, Reason: reason, Text: text})
+	p.ceiling, p.gap, p.cutAt = was/2, c.cfg.scaled(rateProbeMin), now
+	c.rateMoved(now, was, reason, text)
 }
 
-// recoverRate counts an accepted transaction and returns what cutRate took, step by step; beyond twice the
-// rate once refused the limit is gone.
-func (c *Controller) recoverRate(now, started time.Time) {
+// rateMoved ends what is under way, and begins to measure under the new ceiling.
+func (c *Controller) rateMoved(now time.Time, was float64, reason, text string) {
+	p := &c.pace
+	p.ceiling = max(p.ceiling, rateLeast)
+	p.probing, p.more, p.probeAt = 0, rateProbe, now.Add(c.jitter(p.gap))
+	p.measure(now)
+	p.apply(now)
+	if p.ceiling != was {
+		c.log.add(Move{At: now, What: "rate", From: was, To: p.ceiling, Reason: reason, Text: text})
+	}
+}
+
+// rateAccepted counts an accepted transaction, and raises the ceiling when it was a probe's last.
+func (c *Controller) rateAccepted(now, started time.Time) {
 	p := &c.pace
 	if started.After(p.cutAt) {
 		c.rateWait = backoff{} // begun after the pause, so that was long enough
 	}
-	if d := now.Sub(p.since); d >= c.cfg.scaled(rateWindow) {
-		p.last = 0
-		if d < 2*c.cfg.scaled(rateWindow) {
-			p.last = float64(p.accepted) / d.Seconds()
+	if d := now.Sub(p.since); d >= c.cfg.scaled(rateWindow) { // forget the first half
+		p.since, p.accepted = now.Add(-d/2), p.accepted/2
+		if d >= 2*c.cfg.scaled(rateWindow) {
+			p.measure(now)
 		}
-		p.since, p.accepted = now, 0
 	}
 	p.accepted++
-	if p.learnt == 0 || now.Sub(p.raised) < c.cfg.scaled(rateStep) {
+	if p.probing == 0 || started.Before(p.probeAt) {
 		return
 	}
-	p.raised = now
-	p.learnt += max(p.refused/(2*rateSteps), rateLeast)
-	if p.learnt >= 2*p.refused || p.static > 0 && p.learnt >= p.static {
-		c.log.add(Move{At: now, What: "rate", From: p.learnt, To: p.static, Reason: "recovered"})
-		p.learnt = 0
+	if p.probing--; p.probing == 0 {
+		was := p.ceiling
+		p.ceiling *= 1 + p.more
+		p.more = min(2*p.more, rateProbeMost)
+		p.gap = c.cfg.scaled(rateProbeMin)
+		p.probeAt = now.Add(c.jitter(p.gap))
+		p.apply(now)
+		c.log.add(Move{At: now, What: "rate", From: was, To: p.ceiling, Reason: reasonProbe})
 	}
-	p.apply(now)
+}
+
+// probeRate begins a probe when one is due and the ceiling is what holds the demand back.
+func (c *Controller) probeRate(now time.Time) {
+	p := &c.pace
+	if p.ceiling > 0 && p.probing == 0 && p.short && !p.probeAt.After(now) && (p.static == 0 || p.ceiling < p.static) {
+		p.probing, p.probeAt = rateProbeFor, now
+		p.apply(now)
+	}
 }

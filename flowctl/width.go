@@ -6,9 +6,9 @@ import "time"
 const (
 	overloadFactor   = 0.7                    // width kept at an overload
 	restartWidth     = 4                      // width after an outage, at most
-	probeEase        = 4                      // an accepted probe divides the gap by this
+	probeEase        = 8                      // an accepted probe divides the gap by this
 	probeFloor       = 100 * time.Millisecond // least gap, between probes that are accepted one after the other
-	fallenProbeShare = 3                      // after a fall the gap is at most ProbeMax divided by this: what fell comes back
+	fallenProbeShare = 4                      // after a fall the gap is at most ProbeMax divided by this: what fell comes back
 	peakKeep         = 30 * time.Minute       // how long a fall is remembered
 	releaseLag       = 500 * time.Millisecond // how long an upstream may count a connection that has ended
 	refillPause      = time.Second            // before another dial below the ceiling, when one was refused
@@ -33,6 +33,8 @@ const (
 	reasonRate        = "rate refused"
 	reasonConnectRate = "rate of connections refused"
 	reasonRestored    = "restored"
+	reasonContended   = "others hold connections too"
+	reasonSharing     = "others hold connections too, and there is less than one for each"
 )
 
 // connected takes a new connection in. The upstream accepted it, so at least as many as are now
@@ -44,14 +46,21 @@ func (c *Controller) connected(now time.Time, k *conn, o Outcome) {
 		a.established++
 	}
 	c.authWait = backoff{}
+	c.beginLease(now, k, o.Took)
+	if k.look {
+		c.placeKept(now)
+	}
+	if c.established == 1 {
+		c.turnBegins(now, k)
+	}
 	if !o.Started.After(c.loadCut) {
 		return
 	}
-	if c.ceiling > 0 && c.established > c.ceiling {
-		c.setCeiling(now, c.established, reasonAccepted, o.Text)
+	if n := c.held(now); c.ceiling > 0 && n > c.ceiling {
+		c.setCeiling(now, n, reasonAccepted, o.Text)
 	}
-	if c.established > int(c.width) {
-		c.setWidth(now, float64(c.established), reasonAccepted, o.Text)
+	if n := c.held(now); n > int(c.width) {
+		c.setWidth(now, float64(n), reasonAccepted, o.Text)
 	}
 	if k.probe {
 		// A limit may show only when the connection is used (432 after DATA): the first answer confirms it.
@@ -67,7 +76,7 @@ func (c *Controller) disconnected(now time.Time, k *conn) {
 	c.ghosts, c.ghostAt = c.ghosts+1, now
 	if k.id == c.probe {
 		c.probe = 0
-		c.scheduleProbe(now)
+		c.scheduleProbe(now, false)
 	}
 	c.endTrial(k)
 	if a := c.address(k); a != nil {
@@ -82,29 +91,38 @@ func (c *Controller) disconnected(now time.Time, k *conn) {
 // countRefused takes a dial that was refused because of the number of our connections: exactly those that
 // are established fit. Refusals of dials that began before the last cut are the same event.
 func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
-	held := c.established
+	slow := c.slowStart
+	c.refusedAt = now
+	if k.look && !slow && !c.placeLost(now) {
+		return
+	}
+	held := c.held(now)
+	sure := held
 	if o.Started.Sub(c.ghostAt) < c.cfg.scaled(releaseLag) {
 		held += c.ghosts // closed so shortly before the dial that they may have been counted
 	}
 	to := max(held, 1)
 	if c.ceiling > 0 {
-		to = max(min(to, c.ceiling), c.established, 1)
+		to = max(min(to, c.ceiling), sure, 1)
 	}
-	slow := c.slowStart
 	c.endSlowStart()
-	if c.ceiling > to {
+	if c.ceiling > to && (!c.lease.contended() || c.lease.lost.Equal(now)) && c.livePeak(now) == 0 {
 		c.peak, c.peakAt = max(c.livePeak(now), c.ceiling), now
 	}
 	if o.Started.After(c.countCut) {
 		c.countCut = now
-		c.gapAfterRefusal(now, k.probe, slow)
+		if k.probe || !c.lease.contended() || c.gap == 0 {
+			c.gapAfterRefusal(now, k.probe, slow)
+		}
 	}
 	c.setCeiling(now, to, reasonRefused, o.Text)
 	c.setWidth(now, min(c.width, float64(to)), reasonRefused, o.Text)
 	switch {
-	case c.established == 0:
-		c.pauseDials(now, max(c.jitter(c.busyWait.next(now, c.cfg.ProbeMin, c.cfg.ProbeMax)), named(o)), reasonNoneFree)
-	case to > c.established:
+	case c.established == 0 && c.dialing == 0:
+		c.turn.waits = true
+		c.lease.lost, c.lease.won = now, 0 // others hold all there is
+		c.pauseDials(now, max(c.knock(now, k.look), named(o)), reasonNoneFree)
+	case to > sure:
 		c.pauseDials(now, max(c.jitter(c.cfg.scaled(refillPause)), named(o)), reasonRefused)
 	}
 }
@@ -182,8 +200,12 @@ func (c *Controller) growthLimit(now time.Time) int {
 
 func (c *Controller) probeConfirmed(now time.Time) {
 	c.probe = 0
+	if c.lease.contended() {
+		c.scheduleProbe(now, true)
+		return
+	}
 	c.gap = max(c.gap/probeEase, c.cfg.scaled(probeFloor))
-	c.scheduleProbe(now)
+	c.scheduleProbe(now, true)
 	c.log.add(Move{At: now, What: "probe", From: float64(c.ceiling - 1), To: float64(c.ceiling), Reason: reasonProbe})
 	if c.livePeak(now) > c.ceiling && !c.slowStart {
 		// It had more before the fall: not one by one, but as at a start, up to where it was.
@@ -201,14 +223,35 @@ func (c *Controller) gapAfterRefusal(now time.Time, probe, fresh bool) {
 	switch {
 	case c.gap == 0 || fresh:
 		c.gap = c.cfg.ProbeMin
+	case c.lease.contended():
 	case probe:
 		c.gap *= 2
 	}
 	c.gap = min(max(c.gap, c.cfg.ProbeMin), longest)
-	c.scheduleProbe(now)
+	c.scheduleProbe(now, false)
 }
 
-func (c *Controller) scheduleProbe(now time.Time) { c.nextProbe = now.Add(c.jitter(c.gap)) }
+// scheduleProbe says when one connection more is tried. Where others wait too, all processes dial equally often, and those that hold
+// more less often: so all come to hold the same.
+func (c *Controller) scheduleProbe(now time.Time, accepted bool) {
+	gap := c.gap
+	if c.lease.contended() {
+		gap = time.Duration(c.established+1) * c.cfg.scaled(knockPerConn)
+		if accepted {
+			gap = time.Duration(knockAccepted * float64(gap))
+		}
+	}
+	c.nextProbe = now.Add(c.jitter(gap))
+}
+
+// held returns how many connections count as ours: those established, and the places left free that are going to be looked at.
+func (c *Controller) held(now time.Time) int {
+	n, _ := c.yielding(now)
+	return c.established + n
+}
+
+// claimed returns held and the dials in flight.
+func (c *Controller) claimed(now time.Time) int { return c.held(now) + c.dialing }
 
 // livePeak is the ceiling before it fell, 0 when there was no fall or it is too long ago.
 func (c *Controller) livePeak(now time.Time) int {

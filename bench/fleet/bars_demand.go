@@ -49,8 +49,8 @@ func trickle() bar {
 	return b
 }
 
-// mixedLoad is the trickle's share of the capacity beside bulk.
-const mixedLoad = .1
+// mixedLoad is the share of the capacity beside bulk: 20 pods mail every 4 s each, 200 every 40 s.
+const mixedLoad = .05
 
 func mixed() bar {
 	b := bar{No: 10, Name: "5 pods with bulk beside others that mail now and then"}

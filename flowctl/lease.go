@@ -1,0 +1,165 @@
+package flowctl
+
+import "time"
+
+// Nobody tells a process that others wait for the places it holds: a full upstream refuses them, and answers us as ever. So a
+// connection is held for a lease, closed, and its place left free for a moment, the yield. Whoever has been refused may take it; if it
+// is still free afterwards, nobody wanted it, and it is taken again. That one reconnect is how an incumbent learns of others.
+
+// Constants of leases. All times scale with Config.Scale.
+const (
+	calmLease   = time.Minute            // while nobody else is seen
+	calmYield   = 500 * time.Millisecond // likewise
+	sharedLease = 12 * time.Second       // while somebody else is
+	leaseSpread = .25                    // of a lease or yield, either way, by chance: what began together shall not end together
+	leaseSetups = 50                     // a lease is at least so many times what it takes to connect
+	yieldTime   = 800 * time.Millisecond
+	setupWeight = .125 // of a new connection in the average of what connecting takes
+
+	quietWon   = 100             // places taken again in a row,
+	quietTime  = 5 * time.Minute // and time without losing one, after which nobody else is believed to be there
+	stretchMax = 8               // leases become up to so many times longer by refusals for too many logins,
+	stretchFor = time.Hour       // for so long
+)
+
+// leases is what the controller knows of those it shares the upstream with. The zero value: of nobody.
+type leases struct {
+	setup     time.Duration // what connecting takes, on average; 0: not known
+	yields    []time.Time   // places given up: nobody of ours before then
+	missed    bool          // a place was gone while nobody else was believed to be there: it may have been a stray failure
+	won       int           // places taken again since the last one was lost
+	lost      time.Time     // when the last one was; zero: none, or so long ago that nobody else is believed to be there
+	stretch   int           // factor; 0: 1
+	stretchAt time.Time     // when it last grew
+}
+
+// contended says whether others have taken places of ours of late.
+func (l *leases) contended() bool { return !l.lost.IsZero() }
+
+// leaseFor returns how long a connection may be held.
+func (c *Controller) leaseFor(now time.Time) time.Duration {
+	d := c.cfg.scaled(calmLease)
+	if c.lease.contended() {
+		d = c.cfg.scaled(sharedLease)
+	}
+	if c.lease.stretch > 1 && now.Sub(c.lease.stretchAt) < c.cfg.scaled(stretchFor) {
+		d *= time.Duration(c.lease.stretch)
+	}
+	return max(d, leaseSetups*c.lease.setup)
+}
+
+// spread returns d, more or less by chance.
+func (c *Controller) spread(d time.Duration) time.Duration {
+	return time.Duration((1 - leaseSpread + 2*leaseSpread*c.chance()) * float64(d))
+}
+
+// begin gives a new connection its lease.
+func (c *Controller) beginLease(now time.Time, k *conn, took time.Duration) {
+	if l := &c.lease; took > 0 {
+		if l.setup == 0 {
+			l.setup = took
+		}
+		l.setup += time.Duration(setupWeight * float64(took-l.setup))
+	}
+	k.lease = now.Add(c.spread(c.leaseFor(now)))
+}
+
+// endLeases marks the connections that have been held long enough.
+func (c *Controller) endLeases(now time.Time, p *Plan) {
+	if c.granted(now) || c.stop.on || c.down || c.dialAt.After(now) || c.sendAt.After(now) {
+		return // a budget gives and takes by itself; and what cannot be taken again is not given up
+	}
+	for i := range c.conns {
+		k := &c.conns[i]
+		switch {
+		case !k.established || k.retiring:
+		case k.lease.After(now):
+			p.wakeAt(now, k.lease)
+		default:
+			k.retiring, k.yielding = true, true
+		}
+	}
+}
+
+// yield leaves the place of a connection free whose lease is over.
+func (c *Controller) yield(now time.Time) {
+	d := c.cfg.scaled(calmYield)
+	if c.lease.contended() {
+		d = c.cfg.scaled(yieldTime)
+	}
+	if len(c.lease.yields) < MaxConnsLimit {
+		c.lease.yields = append(c.lease.yields, now.Add(c.spread(d)))
+	}
+}
+
+// yielding returns how many places are left free for now, and when the first of them is looked at.
+func (c *Controller) yielding(now time.Time) (n int, next time.Time) {
+	for _, t := range c.lease.yields {
+		if t.After(now) {
+			if n == 0 || t.Before(next) {
+				next = t
+			}
+			n++
+		}
+	}
+	return n, next
+}
+
+// takeYield makes a dial the look at a place that was left free, if there is one whose time has come.
+func (c *Controller) takeYield(now time.Time) bool {
+	for i, t := range c.lease.yields {
+		if !t.After(now) {
+			c.lease.yields = append(c.lease.yields[:i], c.lease.yields[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// placeKept notes that a place left free was still there.
+func (c *Controller) placeKept(now time.Time) {
+	l := &c.lease
+	l.missed = false
+	l.won++
+	if l.contended() && l.won >= quietWon && now.Sub(l.lost) >= c.cfg.scaled(quietTime) {
+		l.lost = time.Time{}
+		c.scheduleProbe(now, false)
+	}
+}
+
+// placeLost notes that a place left free was not there any more. It returns false when that is not believed yet: who has seen nobody
+// else looks a second time, so that one stray failure costs nothing.
+func (c *Controller) placeLost(now time.Time) bool {
+	l := &c.lease
+	first := !l.contended()
+	sure := !first || l.missed
+	l.missed, l.won, l.lost = !sure, 0, now
+	if first {
+		c.shortenLeases(now)
+	}
+	if !sure {
+		c.yield(now)
+	}
+	return sure
+}
+
+// shortenLeases gives the leases that were begun when nobody else was seen the length that they have now.
+func (c *Controller) shortenLeases(now time.Time) {
+	for i := range c.conns {
+		if k := &c.conns[i]; k.established {
+			if end := now.Add(time.Duration(c.chance() * (1 + leaseSpread) * float64(c.leaseFor(now)))); end.Before(k.lease) {
+				k.lease = end
+			}
+		}
+	}
+	c.scheduleProbe(now, false)
+}
+
+// stretchLeases makes reconnects rarer, for an upstream that counts logins.
+func (c *Controller) stretchLeases(now time.Time) {
+	l := &c.lease
+	if now.Sub(l.stretchAt) >= c.cfg.scaled(stretchFor) {
+		l.stretch = 1
+	}
+	l.stretch, l.stretchAt = min(2*max(l.stretch, 1), stretchMax), now
+}

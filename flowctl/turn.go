@@ -1,0 +1,96 @@
+package flowctl
+
+import "time"
+
+// A process that holds no connection while others hold all asks again and again. How often must not follow its own luck: a process that
+// was refused and therefore asks less is served less, and the fleet falls into those who have and those who wait. It follows
+// what is equal for all in the same position: how long it has waited.
+
+// Constants of turns. All times scale with Config.Scale.
+const (
+	knockPerConn  = 6 * time.Second  // between dials for one connection more, for each connection there would be
+	knockAccepted = .3               // of that, after one that was accepted: there may be room for more
+	knockLeast    = 30 * time.Second // between dials of one that had its turn
+	knockMost     = 100 * time.Second
+	knockGrowth   = 1.0 // of the time since the last connection is the pause until the next dial, between those two
+	knockFirst    = time.Minute
+	urgentAfter   = 130 * time.Second // then dials become more frequent in proportion to the wait,
+	urgentMost    = 20                // up to so many times
+
+	freshFirst  = 500 * time.Millisecond // the first pause of one that was idle before,
+	freshGrowth = .5                     // and the later ones as a part of its wait
+
+	pauseWeight = .25             // of a pause without demand in the average of them
+	sharingFor  = 5 * time.Minute // after a wait the state is called Sharing
+)
+
+// turn is what the controller knows of its wait for a connection. The zero value: it does not wait.
+type turn struct {
+	wanting time.Time     // since when there has been demand; zero: there is none
+	ended   time.Time     // when the last connection of several turns' demand went; zero: the demand has had no connection yet
+	idle    time.Time     // since when there has been none; zero: there is
+	pause   time.Duration // how long there was none, on average; 0: not known
+	waits   bool          // refused, with nothing held
+	alone   time.Time     // when it last was; zero: never
+	waited  time.Duration // the last wait
+}
+
+// since returns when the wait began: with the last connection, or with the demand that has had none.
+func (t *turn) since() time.Time { return later(t.ended, t.wanting) }
+
+// turnBegins ends a wait.
+func (c *Controller) turnBegins(now time.Time, k *conn) {
+	t := &c.turn
+	if !t.waits {
+		return
+	}
+	t.waits, t.alone = false, now
+	t.waited = 0
+	if !k.look {
+		t.waited = now.Sub(t.since())
+		if c.lease.contended() {
+			c.scheduleProbe(now, true)
+		}
+	}
+}
+
+// demand follows whether there is anything to send. Demand that begins anew is fresh: it has had no turn.
+func (t *turn) demand(now time.Time, any bool) {
+	switch {
+	case any && t.wanting.IsZero():
+		t.wanting = now
+		if !t.idle.IsZero() {
+			if t.pause == 0 {
+				t.pause = now.Sub(t.idle)
+			}
+			t.pause += time.Duration(pauseWeight * float64(now.Sub(t.idle)-t.pause))
+		}
+		t.idle = time.Time{}
+	case !any:
+		t.ended = time.Time{}
+		if !t.wanting.IsZero() {
+			t.wanting, t.idle = time.Time{}, now
+		}
+	}
+}
+
+// knock returns the pause until the next dial of a process that holds nothing. first: its turn has just ended.
+//
+// New demand knocks soon: a message now and then finds a place between the turns of those with much to send, who wait in line.
+func (c *Controller) knock(now time.Time, first bool) time.Duration {
+	t := &c.turn
+	if first {
+		return time.Duration(c.chance() * float64(c.cfg.scaled(knockFirst)))
+	}
+	age := max(now.Sub(t.since()), 0)
+	longest := c.cfg.scaled(knockMost)
+	d := max(time.Duration(freshGrowth*float64(age)), c.cfg.scaled(freshFirst))
+	if !t.ended.IsZero() {
+		d = max(time.Duration(knockGrowth*float64(age)), c.cfg.scaled(knockLeast))
+	}
+	d = min(d, longest)
+	if urgent := float64(age) / float64(c.cfg.scaled(urgentAfter)); urgent > 1 {
+		d = time.Duration(float64(d) / min(urgent, urgentMost))
+	}
+	return c.jitter(d)
+}
