@@ -58,8 +58,8 @@ func NewWeir(t testing.TB, binary, dir, upstream string, settings ...string) *We
 		if w.process != nil {
 			w.Kill(t)
 		}
-		if t.Failed() {
-			t.Logf("mailweir:\n%s", tail(w.Log))
+		if said := tail(w.Log); t.Failed() && said != "" {
+			t.Logf("mailweir:\n%s", said)
 		}
 	})
 	return w
