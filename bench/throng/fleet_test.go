@@ -183,13 +183,19 @@ func (f *fleet) check(t *testing.T, sent source.Ledger) {
 	t.Helper()
 	began := time.Now()
 	var rep source.Report
-	rig.Await(t, drainTime, "arrival of everything", func() error {
+	ctx, cancel := context.WithTimeout(t.Context(), drainTime)
+	defer cancel()
+	err := rig.Poll(ctx, func() error {
 		if f.relay.Counters().Taken < sent.Count(source.Record.Acknowledged) {
 			return fmt.Errorf("%d of %d", f.relay.Counters().Taken, len(sent.Records))
 		}
 		rep = source.Check(sent, f.relay.Ledger())
 		return rep.Err()
 	})
+	if err != nil {
+		t.Errorf("not everything arrived within %v: %v", drainTime, err)
+		rep = source.Check(sent, f.relay.Ledger())
+	}
 	t.Logf("acknowledged %d, arrived %d, twice %d; the last %v after the end", rep.Acknowledged, rep.Arrived, len(rep.Duplicated),
 		time.Since(began).Round(time.Second))
 	if rep.Acknowledged != len(sent.Records) {

@@ -73,7 +73,11 @@ func (f *fleet) waits(s span) (seconds []float64) {
 		for _, rec := range m.sent {
 			told := rec.Began.Add(rec.Took)
 			if rec.Acknowledged() && told.After(s.began) && told.Before(s.ended) {
-				seconds = append(seconds, max(0, arrived[rec.XID].Sub(told).Seconds())) // it may arrive before its 250 is read
+				at := arrived[rec.XID]
+				if at.IsZero() { // it still waits
+					at = time.Now()
+				}
+				seconds = append(seconds, max(0, at.Sub(told).Seconds())) // it may arrive before its 250 is read
 			}
 		}
 	}
