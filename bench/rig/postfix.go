@@ -3,7 +3,6 @@
 package rig
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,7 +24,6 @@ type Postfix struct {
 
 const (
 	postfixLimit = 30 * time.Second // for each of its commands
-	logLine      = 64 << 10         // bytes of its longest line
 
 	// whole is the bit that Postfix sets on a queue file when it has all of a message. One without it was given up by a client
 	// that was killed, or by a reload; Postfix removes it when it is a day old.
@@ -196,21 +194,5 @@ func (p *Postfix) PassedOn() error {
 // Logged counts the lines of the log that contain text.
 func (p *Postfix) Logged(t testing.TB, text string) int {
 	t.Helper()
-	f, err := os.Open(p.log())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	n := 0
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, logLine)
-	for lines.Scan() {
-		if strings.Contains(lines.Text(), text) {
-			n++
-		}
-	}
-	if err := lines.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return Logged(t, p.log(), text)
 }

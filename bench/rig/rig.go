@@ -30,7 +30,8 @@ const (
 	portTries = 100
 
 	greetLimit = 5 * time.Second
-	tailBytes  = 4 << 10 // of a log that a failed test shows
+	tailBytes  = 4 << 10  // of a log that a failed test shows
+	logLine    = 64 << 10 // bytes of the longest line of one
 )
 
 // Build makes the command.
@@ -159,6 +160,28 @@ func greets(address string) error {
 		err = errors.New(strings.TrimSpace(line))
 	}
 	return err
+}
+
+// Logged counts the lines of a file that contain text.
+func Logged(t testing.TB, path, text string) int {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	n := 0
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, logLine)
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), text) {
+			n++
+		}
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // tail is the end of a log, or why there is none.

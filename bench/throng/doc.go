@@ -7,7 +7,8 @@
 //
 // Everything here is a test behind the build tag throng and needs Linux; the comparison with Postfix needs the tag postfix too, root,
 // and Postfix. What takes minutes in service takes seconds: the processes run with MAILWEIR_TIME_SCALE, and the bars that are times
-// scale with it. -scale=1 measures what an operator would see, and wants -warmup=5m -measure=30m.
+// scale with it. What the flags are by default is for every commit, in less than five minutes; a release is measured with
+// -warmup=1m -measure=3m, and with -scale=1 -warmup=5m -measure=30m, which is what an operator would see.
 //
 //	go test -tags=throng -count=1 -v ./bench/throng
 //	go test -tags=throng,postfix -count=1 -v -run Postfix ./bench/throng

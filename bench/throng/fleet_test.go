@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	backlog   = 150 // messages that a process with bulk mail has pending at any time: more than its connections take between two looks
+	backlog   = 100 // messages that a process with bulk mail has pending at any time: more than its connections take between two looks
 	batch     = 50  // the least that is sent at one time
 	feeders   = 2   // connections of the application that sends them
 	look      = 100 * time.Millisecond

@@ -45,8 +45,8 @@ func TestARateOfMessagesIsFoundAndKept(t *testing.T) {
 	f := newFleet(t, 1, relay.Config{RatePerSecond: rate, RateBurst: amazonRate, ServiceTime: scaled(200 * time.Millisecond)})
 	f.feed(t, 1)
 	f.serve(t)
-	every(t.Context(), *warmup)
-	s := f.observe(t, *measure)
+	every(t.Context(), *warmup/2)
+	s := f.observe(t, *measure/2)
 	f.report(t)
 	t.Logf("%.4g messages a second allowed, %.4g taken, %.4g turned away", rate, float64(len(s.taken))/s.seconds(), s.perSecond(throttled))
 	atLeast(t, "share of the rate that was used", float64(len(s.taken))/s.seconds()/rate, rateBar)
@@ -61,9 +61,9 @@ func TestThreadsAreFoundByWhatIsSaidAfterTheContent(t *testing.T) {
 	f := newFleet(t, 1, relay.Config{Threads: exchangeThreads, ServiceTime: *service})
 	f.feed(t, 1)
 	f.serve(t)
-	every(t.Context(), *warmup)
+	every(t.Context(), *warmup/2)
 	var widths []float64
-	s := f.during(t, *measure, func() { widths = append(widths, f.members[0].Status(t).Upstream.Width) })
+	s := f.during(t, *measure/2, func() { widths = append(widths, f.members[0].Status(t).Upstream.Width) })
 	f.report(t)
 	settled := 0
 	for _, w := range widths {
