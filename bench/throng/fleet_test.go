@@ -60,9 +60,9 @@ func newFleet(t *testing.T, n int, cfg relay.Config, settings ...string) *fleet 
 			"GOMAXPROCS=1", "MAILWEIR_LOG_LEVEL="+logLevel(),
 			fmt.Sprintf("MAILWEIR_TIME_SCALE=%g", *scale),
 			"MAILWEIR_RETRY_MIN="+max(scaled(time.Second), 100*time.Millisecond).String(),
-			"MAILWEIR_RETRY_MAX="+scaled(time.Minute).String(),
-			"MAILWEIR_RECIPIENT_RETRY_MIN="+scaled(10*time.Second).String(),
-			"MAILWEIR_RECIPIENT_RETRY_MAX="+scaled(time.Minute).String(),
+			"MAILWEIR_RETRY_MAX="+max(scaled(time.Minute), time.Second).String(),
+			"MAILWEIR_RECIPIENT_RETRY_MIN="+max(scaled(10*time.Second), 100*time.Millisecond).String(),
+			"MAILWEIR_RECIPIENT_RETRY_MAX="+max(scaled(time.Minute), time.Second).String(),
 			"MAILWEIR_JOURNAL_ALLOW_VOLATILE=true",
 			"MAILWEIR_JOURNAL_MAX_BYTES=64MiB", "MAILWEIR_MAX_MESSAGE_BYTES=1MiB", "MAILWEIR_DEAD_MAX_BYTES=4MiB")
 		m.Set(settings...)
