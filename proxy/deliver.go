@@ -35,6 +35,7 @@ type dispatcher struct {
 	lastConn flowctl.ConnID
 	prepared []*job // loaded, and waiting for a connection
 	loading  int
+	oldest   time.Time // of what the last plan knew to wait: since when; zero: nothing waited
 
 	relieved   time.Time     // when room was last looked for among the dead
 	fuseSaved  time.Duration // what the journal has of the fuse
@@ -173,18 +174,18 @@ func (d *dispatcher) pump(now time.Time) (wake time.Time) {
 		return now.Add(behindPause)
 	}
 	ready := d.queue.Ready(now)
-	plan := d.flow.Plan(now, flowctl.Demand{Ready: ready + len(d.prepared) + d.loading})
+	plan := d.flow.Plan(now, d.demand(now))
 	if d.held != "" && plan.State != flowctl.Stopped {
 		d.resumed(now)
 	}
-	d.retire(plan.Retire)
+	d.retire(now, plan.Retire)
 	for _, addr := range plan.Dial {
 		d.dial(now, addr)
 	}
-	d.assign(now, plan)
+	left := d.assign(now, plan)
 	d.load(now, plan)
 	d.reportEmpty(plan)
-	lingerEnd := d.closeIdle(now, plan.Linger)
+	lingerEnd := d.closeIdle(now, plan.Linger, min(left, len(d.prepared)+d.loading))
 	stallEnd := d.takeBackStalled(now)
 	d.report(now, plan, ready > 0 || len(d.prepared) > 0)
 	for _, t := range []time.Time{plan.Wake, plan.SendAt, d.queue.NextDue(), lingerEnd, stallEnd} {
@@ -193,6 +194,19 @@ func (d *dispatcher) pump(now time.Time) (wake time.Time) {
 		}
 	}
 	return wake
+}
+
+// demand is what waits and is not on a connection: in the queue, being loaded, or loaded.
+func (d *dispatcher) demand(now time.Time) flowctl.Demand {
+	oldest := d.queue.ReadySince(now)
+	switch {
+	case len(d.prepared) > 0: // in the order in which they left the queue
+		oldest = d.prepared[0].delivery.Since
+	case d.loading > 0:
+		oldest = d.oldest // it was the oldest before it left the queue
+	}
+	d.oldest = oldest
+	return flowctl.Demand{Ready: d.queue.Ready(now) + len(d.prepared) + d.loading, Oldest: oldest}
 }
 
 func (d *dispatcher) dial(now time.Time, addr string) {
@@ -234,9 +248,9 @@ func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowc
 }
 
 // assign gives loaded messages to connections: first to idle ones, then one more to those that are busy, whose
-// commands save a round trip.
-func (d *dispatcher) assign(now time.Time, plan flowctl.Plan) {
-	for range plan.Send {
+// commands save a round trip. It returns how many more idle ones may be used.
+func (d *dispatcher) assign(now time.Time, plan flowctl.Plan) (left int) {
+	for left = plan.Send; left > 0; left-- {
 		l := d.idleLink()
 		if l == nil || len(d.prepared) == 0 {
 			break
@@ -250,6 +264,7 @@ func (d *dispatcher) assign(now time.Time, plan flowctl.Plan) {
 			ahead--
 		}
 	}
+	return left
 }
 
 // mayQueue reports whether one more job may wait behind the one under way.
@@ -320,7 +335,7 @@ func (d *dispatcher) loaded(now time.Time, j *job, err error) {
 	switch {
 	case err == nil && d.held != "" && !j.probe: // chosen before the hold
 		j.discard()
-		d.queue.Return(ref)
+		d.queue.Return(ref, j.delivery.Since)
 	case err == nil:
 		d.prepared = append(d.prepared, j)
 	case lost(err):

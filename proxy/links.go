@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -22,28 +24,76 @@ func (l *link) close() {
 }
 
 // retire closes connections after their current transaction.
-func (d *dispatcher) retire(ids []flowctl.ConnID) {
+func (d *dispatcher) retire(now time.Time, ids []flowctl.ConnID) {
 	for _, id := range ids {
-		if l := d.links[id]; l != nil {
+		if l := d.links[id]; l != nil && !l.closing {
+			d.recall(now, l)
 			l.close()
 		}
 	}
 }
 
-// closeIdle closes connections that have been idle for linger, and returns when the next one will have been.
-func (d *dispatcher) closeIdle(now time.Time, linger time.Duration) (next time.Time) {
-	for _, l := range d.links {
-		if l.conn == nil || l.closing || len(l.jobs) > 0 {
-			continue
-		}
-		end := l.idleSince.Add(linger)
-		if !end.After(now) {
-			l.close()
-		} else if next.IsZero() || end.Before(next) {
-			next = end
+// recall takes back what a connection was fed and has not begun with. A message whose commands are on the wire goes on: taking it
+// back would cost the session.
+func (d *dispatcher) recall(now time.Time, l *link) {
+	began := len(l.jobs)
+	for range l.jobs {
+		select {
+		case <-l.feed: // the connection takes the oldest first, so what is left in here are the latest
+			began--
+		default:
 		}
 	}
-	return next
+	for _, j := range slices.Backward(l.jobs[began:]) { // each becomes the next in the queue
+		d.flow.SendDone(now, l.id, flowctl.Outcome{Class: flowctl.IdleClose, Stage: flowctl.StageIdle})
+		if !j.withdrawn {
+			j.discard()
+			d.queue.Return(j.delivery.Ref, j.delivery.Since)
+		}
+	}
+	l.jobs = l.jobs[:began]
+	if began == 0 {
+		l.idleSince = now
+	}
+}
+
+// closeIdle closes connections that have been idle for linger, and returns when the next one will have been. Those for which
+// messages are on their way are not idle. The last one may stay longer than the others, so it waits until they have left
+// and the controller, which hears of that, was asked anew.
+func (d *dispatcher) closeIdle(now time.Time, linger time.Duration, messages int) (next time.Time) {
+	idle, open, leaving := d.idleLinks()
+	for _, l := range idle[:max(len(idle)-messages, 0)] {
+		end := l.idleSince.Add(linger)
+		if end.After(now) {
+			return end
+		}
+		if open == 1 && leaving {
+			return time.Time{} // the end of a connection wakes us
+		}
+		l.close()
+		open, leaving = open-1, true
+	}
+	return time.Time{}
+}
+
+// idleLinks returns the idle connections in the order in which they may go: idleLink's choice is the last. open counts those that
+// are established and stay, leaving says whether others are about to end.
+func (d *dispatcher) idleLinks() (idle []*link, open int, leaving bool) {
+	for _, l := range d.links {
+		switch {
+		case l.closing:
+			leaving = true
+		case l.conn != nil:
+			open++
+			if len(l.jobs) == 0 {
+				idle = append(idle, l)
+			}
+		}
+	}
+	slices.SortFunc(idle, func(a, b *link) int {
+		return cmp.Or(a.idleSince.Compare(b.idleSince), cmp.Compare(b.id, a.id))
+	})
+	return idle, open, leaving
 }
 
 // takeBackStalled gives to others what waits behind a transaction that does not get on, and returns when to look again.
@@ -69,7 +119,7 @@ func (d *dispatcher) takeBack(j *job) {
 	}
 	j.withdrawn = true
 	j.discard()
-	d.queue.Return(j.delivery.Ref)
+	d.queue.Return(j.delivery.Ref, j.delivery.Since)
 }
 
 // closeAll starts the end: nothing new, and every connection finishes its transaction.
@@ -86,7 +136,7 @@ func (d *dispatcher) closeAll() {
 func (d *dispatcher) giveBackPrepared() {
 	for _, j := range d.prepared {
 		j.discard()
-		d.queue.Return(j.delivery.Ref)
+		d.queue.Return(j.delivery.Ref, j.delivery.Since)
 	}
 	d.prepared = nil
 }
@@ -126,6 +176,9 @@ func (d *dispatcher) hold(now time.Time, o flowctl.Outcome, probe time.Duration)
 	if d.held == "" {
 		d.queue.StopClock(now)
 		d.giveBackPrepared() // what is probed is chosen anew
+		for _, l := range d.links {
+			d.recall(now, l)
+		}
 		d.recorder.put(blobPauses, encodePauses(d.queue.Pauses()))
 		d.log.Error("upstream held, mail waits until it is cured", d.reply(reason), zap.Int("pending", d.queue.Stats().Messages))
 	}

@@ -88,7 +88,7 @@ func (d *dispatcher) ended(now time.Time, l *link, end flowctl.Outcome, sound bo
 			d.counts.duplicatesPossible++
 			d.again(now, j.delivery.Ref, j, rest{To: j.To, How: byUncertain, Reply: o.Text})
 		default:
-			d.queue.Return(j.delivery.Ref)
+			d.queue.Return(j.delivery.Ref, j.delivery.Since)
 		}
 	}
 	l.jobs = nil
@@ -135,7 +135,7 @@ func (d *dispatcher) again(now time.Time, ref queue.Ref, j *job, x rest) {
 		d.queue.Suspect(ref)
 	}
 	if x.How == again {
-		d.queue.Return(ref)
+		d.queue.Return(ref, j.delivery.Since)
 		if j.begun { // so that a later start does not take it for one that was on its way at a crash
 			d.recorder.write(tried(j, x, now, j.delivery.Tries).record(id))
 		}

@@ -68,10 +68,13 @@ func (d *dispatcher) queueStatus() admin.QueueStatus {
 func (d *dispatcher) upstreamStatus(now time.Time) admin.UpstreamStatus {
 	s := d.flow.Snapshot(now)
 	u := admin.UpstreamStatus{
-		Address: d.address, State: s.State.String(), Width: s.Width, Ceiling: s.Ceiling, Max: s.Max,
-		Connections: s.Established, Busy: s.Busy, NextProbe: s.NextProbe,
-		States:   stateNames,
-		LastMove: explainMove(s.LastMove), LastMoveAt: s.LastMove.At,
+		Address: d.address,
+		State:   s.State.String(), Reason: s.Reason, States: stateNames,
+		Width: s.Width, Ceiling: s.Ceiling, Max: s.Max,
+		Connections: s.Established, Busy: s.Busy, Dialing: s.Dialing, Retiring: s.Retiring,
+		Rate: s.Rate, Linger: s.Linger.Seconds(), Addresses: s.Addrs, Down: s.OpenAddrs,
+		LastMove: explainMove(s.LastMove), LastMoveAt: s.LastMove.At, LastReply: s.LastMove.Text,
+		NextProbe: s.NextProbe, ProbeGap: s.ProbeGap.Seconds(), NoDialBefore: s.DialAt, NoSendBefore: s.SendAt,
 		Outcomes: map[string]uint64{}, Dials: d.counts.dials, Transactions: d.counts.transactions, LastError: d.lastError,
 	}
 	for class := range flowctl.Class(flowctl.Classes) {

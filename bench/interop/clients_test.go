@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/mailweir/mailweir/bench/relay"
+	"github.com/mailweir/mailweir/bench/rig"
 	"github.com/mailweir/mailweir/proxy/admin"
 )
 
@@ -54,8 +55,8 @@ var clients = []client{
 
 func TestEveryClientIsUnderstood(t *testing.T) {
 	p := newPostfix(t, stormLimit)
-	m := newMailweir(t, p.address, "")
-	host, port, err := net.SplitHostPort(m.address)
+	m := newMailweir(t, p.Address)
+	host, port, err := net.SplitHostPort(m.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,7 @@ func (c client) send(t *testing.T, host, port, to string) {
 func awaitMessage(t *testing.T, sink *relay.Relay, to string) relay.Message {
 	t.Helper()
 	var found relay.Message
-	await(t, arrivalLimit, "the message to "+to, func() error {
+	rig.Await(t, arrivalLimit, "the message to "+to, func() error {
 		ledger := sink.Ledger()
 		i := slices.IndexFunc(ledger, func(m relay.Message) bool { return slices.Contains(m.To, to) })
 		if i < 0 {
@@ -152,7 +153,7 @@ func nodemailer(t *testing.T) string {
 	if _, err := exec.LookPath("npm"); err != nil {
 		t.Fatal("npm is not installed: apt-get install npm")
 	}
-	if _, err := command(fetchLimit, "npm", "ci", "--prefix", dir, "--ignore-scripts", "--no-audit", "--no-fund"); err != nil {
+	if _, err := rig.Command(fetchLimit, "npm", "ci", "--prefix", dir, "--ignore-scripts", "--no-audit", "--no-fund"); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -162,16 +163,16 @@ func nodemailer(t *testing.T) string {
 func TestPostfixsOwnLoadGeneratorLosesNothing(t *testing.T) {
 	const messages = 500
 	p := newPostfix(t, 20)
-	m := newMailweir(t, p.address, "")
-	if _, err := command(arrivalLimit, "smtp-source", "-s", "50", "-m", fmt.Sprint(messages), "-N", "-l", "2000",
-		"-f", sender, "-t", "load@interop.example", "inet:"+m.address); err != nil {
+	m := newMailweir(t, p.Address)
+	if _, err := rig.Command(arrivalLimit, "smtp-source", "-s", "50", "-m", fmt.Sprint(messages), "-N", "-l", "2000",
+		"-f", sender, "-t", "load@interop.example", "inet:"+m.Address); err != nil {
 		t.Fatal(err)
 	}
-	s := m.awaitStatus(t, arrivalLimit, "delivery", func(s admin.Status) bool { return s.Queue.Delivered == messages })
+	s := m.AwaitStatus(t, arrivalLimit, "delivery", func(s admin.Status) bool { return s.Queue.Delivered == messages })
 	if s.Queue.Accepted != messages || s.Queue.DuplicatesPossible != 0 {
 		t.Errorf("%+v", s.Queue)
 	}
-	await(t, arrivalLimit, "arrival", func() error {
+	rig.Await(t, arrivalLimit, "arrival", func() error {
 		to := map[string]int{}
 		for _, m := range p.sink.Ledger() {
 			to[strings.Join(m.To, " ")]++

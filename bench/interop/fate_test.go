@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mailweir/mailweir/bench/rig"
 	"github.com/mailweir/mailweir/bench/source"
 	"github.com/mailweir/mailweir/proxy/admin"
 )
@@ -65,10 +66,10 @@ func together(ledgers ...source.Ledger) source.Ledger {
 }
 
 // fill sends enough to have every connection that Postfix allows wait for its answer.
-func fill(t *testing.T, m *mailweir) source.Ledger {
+func fill(t *testing.T, m mailweir) source.Ledger {
 	t.Helper()
-	sent := source.Run(t.Context(), source.Config{Name: "fill", Address: m.address, Messages: 12 * stormLimit, Connections: stormLimit})
-	m.awaitStatus(t, settleLimit, "full width", func(s admin.Status) bool { return s.Upstream.Busy >= stormLimit })
+	sent := source.Run(t.Context(), source.Config{Name: "fill", Address: m.Address, Messages: 12 * stormLimit, Connections: stormLimit})
+	m.AwaitStatus(t, settleLimit, "full width", func(s admin.Status) bool { return s.Upstream.Busy >= stormLimit })
 	return sent
 }
 
@@ -76,21 +77,21 @@ var fast = []string{"smtpd_end_of_data_restrictions=", "smtpd_sender_restriction
 
 func TestKilledInAStormItLosesNothing(t *testing.T) {
 	p := newPostfix(t, stormLimit)
-	p.configure(t, slow)
-	p.reload(t)
-	m := newMailweir(t, p.address, "")
+	p.Configure(t, slow)
+	p.Reload(t)
+	m := newMailweir(t, p.Address)
 	filled := fill(t, m)
-	storming := sendBeside(t, source.Config{Name: "storm", Address: m.address, Messages: 1000, Connections: 50}, 100)
+	storming := sendBeside(t, source.Config{Name: "storm", Address: m.Address, Messages: 1000, Connections: 50}, 100)
 	<-storming.reached
-	m.kill(t)
+	m.Kill(t)
 	stormed := storming.wait()
 	if n := stormed.Count(source.Record.Acknowledged); n == 1000 {
 		t.Fatal("the kill came too late")
 	}
-	p.configure(t, fast...)
-	p.reload(t)
-	m.start(t)
-	after := source.Run(t.Context(), source.Config{Name: "after", Address: m.address, Messages: 50, Connections: 50})
+	p.Configure(t, fast...)
+	p.Reload(t)
+	m.Start(t)
+	after := source.Run(t.Context(), source.Config{Name: "after", Address: m.Address, Messages: 50, Connections: 50})
 	if n := after.Count(source.Record.Acknowledged); n != 50 {
 		t.Errorf("%d of 50 acknowledged after the restart", n)
 	}
@@ -109,21 +110,21 @@ func TestKilledInAStormItLosesNothing(t *testing.T) {
 
 func TestARelayThatGoesAndComesIsNoMatterOfTheApplication(t *testing.T) {
 	p := newPostfix(t, stormLimit)
-	p.configure(t, early, alone)
-	p.reload(t)
-	m := newMailweir(t, p.address, "")
+	p.Configure(t, early, alone)
+	p.Reload(t)
+	m := newMailweir(t, p.Address)
 	filled := fill(t, m)
-	storming := sendBeside(t, source.Config{Name: "storm", Address: m.address, Messages: storm, Connections: storm}, storm/4)
+	storming := sendBeside(t, source.Config{Name: "storm", Address: m.Address, Messages: storm, Connections: storm}, storm/4)
 	<-storming.reached
 	// The connections keep step: just after the beginning of a round none has sent its content yet, so no reply gets lost.
-	before := m.status(t).Upstream.Transactions
-	m.awaitStatus(t, settleLimit, "a new round", func(s admin.Status) bool { return s.Upstream.Transactions > before })
-	p.stop(t)
+	before := m.Status(t).Upstream.Transactions
+	m.AwaitStatus(t, settleLimit, "a new round", func(s admin.Status) bool { return s.Upstream.Transactions > before })
+	p.Stop(t)
 	stormed := storming.wait()
-	m.awaitStatus(t, settleLimit, "notice of the outage", func(s admin.Status) bool { return s.Upstream.LastError != "" })
-	during := source.Run(t.Context(), source.Config{Name: "during", Address: m.address, Messages: storm, Connections: storm})
-	p.configure(t, fast...)
-	p.start(t)
+	m.AwaitStatus(t, settleLimit, "notice of the outage", func(s admin.Status) bool { return s.Upstream.LastError != "" })
+	during := source.Run(t.Context(), source.Config{Name: "during", Address: m.Address, Messages: storm, Connections: storm})
+	p.Configure(t, fast...)
+	p.Start(t)
 
 	sent := together(filled, stormed, during)
 	if n := sent.Count(source.Record.Acknowledged); n != len(sent.Records) {
@@ -131,7 +132,7 @@ func TestARelayThatGoesAndComesIsNoMatterOfTheApplication(t *testing.T) {
 	}
 	// Should a reply have been lost after all, its message waits for minutes before it is sent again: it is counted, and pending.
 	var rep source.Report
-	s := m.awaitStatus(t, arrivalLimit, "delivery", func(s admin.Status) bool {
+	s := m.AwaitStatus(t, arrivalLimit, "delivery", func(s admin.Status) bool {
 		rep = source.Check(sent, p.sink.Ledger())
 		return s.Queue.Pending <= int(s.Queue.DuplicatesPossible) && len(rep.Lost) <= s.Queue.Pending
 	})
@@ -146,23 +147,23 @@ func TestARelayThatGoesAndComesIsNoMatterOfTheApplication(t *testing.T) {
 
 func TestTerminatedWithABacklogItSaysSoAndGoesOnLater(t *testing.T) {
 	p := newPostfix(t, stormLimit)
-	p.configure(t, slow)
-	p.reload(t)
-	m := newMailweir(t, p.address, "", "MAILWEIR_DRAIN_TIMEOUT=1s")
-	first := source.Run(t.Context(), source.Config{Name: "first", Address: m.address, Messages: 60, Connections: 20})
-	if code := m.terminate(t); code != exitMailLeft {
+	p.Configure(t, slow)
+	p.Reload(t)
+	m := newMailweir(t, p.Address, "MAILWEIR_DRAIN_TIMEOUT=1s")
+	first := source.Run(t.Context(), source.Config{Name: "first", Address: m.Address, Messages: 60, Connections: 20})
+	if code := m.Terminate(t); code != exitMailLeft {
 		t.Errorf("exit code %d with a backlog; want %d", code, exitMailLeft)
 	}
-	p.configure(t, fast...)
-	p.reload(t)
-	m.set("MAILWEIR_DRAIN_TIMEOUT=30s")
-	m.start(t)
-	if s := m.status(t); s.Queue.Recovered == 0 {
+	p.Configure(t, fast...)
+	p.Reload(t)
+	m.Set("MAILWEIR_DRAIN_TIMEOUT=30s")
+	m.Start(t)
+	if s := m.Status(t); s.Queue.Recovered == 0 {
 		t.Errorf("nothing recovered: %+v", s.Queue)
 	}
 	// What comes now and what was left is delivered in the drain.
-	second := source.Run(t.Context(), source.Config{Name: "second", Address: m.address, Messages: 100, Connections: 50})
-	if code := m.terminate(t); code != 0 {
+	second := source.Run(t.Context(), source.Config{Name: "second", Address: m.Address, Messages: 100, Connections: 50})
+	if code := m.Terminate(t); code != 0 {
 		t.Errorf("exit code %d after a drain", code)
 	}
 	sent := together(first, second)
@@ -180,10 +181,10 @@ func TestAFullDiskIsA452AndLosesNothing(t *testing.T) {
 	journal := filepath.Join(scratch(t), "journal")
 	mountTmpfs(t, journal, "size=24m")
 	p := newPostfix(t, 20)
-	p.stop(t)
-	m := newMailweir(t, p.address, journal, "MAILWEIR_JOURNAL_ALLOW_VOLATILE=true",
+	p.Stop(t)
+	m := newMailweir(t, p.Address, "MAILWEIR_JOURNAL_DIR="+journal, "MAILWEIR_JOURNAL_ALLOW_VOLATILE=true",
 		"MAILWEIR_JOURNAL_MAX_BYTES=64MiB", "MAILWEIR_MAX_MESSAGE_BYTES=1MiB", "MAILWEIR_DEAD_MAX_BYTES=4MiB")
-	full := source.Run(t.Context(), source.Config{Name: "full", Address: m.address, Messages: 2 * room / size, Connections: 8, Size: size})
+	full := source.Run(t.Context(), source.Config{Name: "full", Address: m.Address, Messages: 2 * room / size, Connections: 8, Size: size})
 	for _, r := range full.Records {
 		if !r.Acknowledged() && r.Code != 452 {
 			t.Fatalf("neither taken nor refused with 452: %+v", r)
@@ -194,16 +195,16 @@ func TestAFullDiskIsA452AndLosesNothing(t *testing.T) {
 	if taken < len(full.Records)/4 || taken == len(full.Records) {
 		t.Errorf("%d of %d acknowledged", taken, len(full.Records))
 	}
-	if s := m.status(t); s.Ready != admin.ReadyYes {
+	if s := m.Status(t); s.Ready != admin.ReadyYes {
 		t.Errorf("a full disk takes the pod out of service: %s", s.Ready)
 	}
 
-	p.start(t)
+	p.Start(t)
 	m.awaitEmpty(t)
 	arrived(t, p, full, 0)
 	var again source.Ledger
-	await(t, settleLimit, "acceptance", func() error {
-		again = source.Run(t.Context(), source.Config{Name: "again", Address: m.address, Messages: 20, Connections: 4, Size: size})
+	rig.Await(t, settleLimit, "acceptance", func() error {
+		again = source.Run(t.Context(), source.Config{Name: "again", Address: m.Address, Messages: 20, Connections: 4, Size: size})
 		if i := slices.IndexFunc(again.Records, func(r source.Record) bool { return !r.Acknowledged() }); i >= 0 {
 			return errRefused(again.Records[i])
 		}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/mailweir/mailweir/bench/rig"
 )
 
 // TestAcceptanceBesidePostfix measures how fast both take mail from Postfix's own load generator, in turns on the same disk: 50
@@ -15,20 +17,20 @@ func TestAcceptanceBesidePostfix(t *testing.T) {
 	const messages, rounds = 1000, 3
 	p := newPostfix(t, 100)
 	sink, sinkAddress := newSink(t)
-	m := newMailweir(t, fmt.Sprintf("127.0.0.1:%d", sinkAddress.Port), "")
+	m := newMailweir(t, sinkAddress)
 	pace := func(address string) float64 {
 		began := time.Now()
-		if _, err := command(arrivalLimit, "smtp-source", "-s", "50", "-m", fmt.Sprint(messages), "-N", "-l", "2000",
+		if _, err := rig.Command(arrivalLimit, "smtp-source", "-s", "50", "-m", fmt.Sprint(messages), "-N", "-l", "2000",
 			"-f", sender, "-t", "pace@interop.example", address); err != nil {
 			t.Fatal(err)
 		}
 		return messages / time.Since(began).Seconds()
 	}
 	for range rounds {
-		ours, theirs := pace(m.address), pace(p.address)
+		ours, theirs := pace(m.Address), pace(p.Address)
 		t.Logf("accepted a second: mailweir %.0f, Postfix %.0f, ratio %.1f", ours, theirs, ours/theirs)
 		m.awaitEmpty(t)
-		await(t, arrivalLimit, "Postfix to pass everything on", p.passedOn)
+		rig.Await(t, arrivalLimit, "Postfix to pass everything on", p.PassedOn)
 	}
 	if got, want := len(sink.Ledger()), messages*rounds; got != want {
 		t.Errorf("%d arrived through mailweir, want %d", got, want)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mailweir/mailweir/bench/rig"
 	"github.com/mailweir/mailweir/bench/source"
 )
 
@@ -20,10 +21,10 @@ const (
 // TestTheStormAloneIsRefused shows what the others are about: without mailweir between them, Postfix refuses the storm.
 func TestTheStormAloneIsRefused(t *testing.T) {
 	p := newPostfix(t, stormLimit)
-	p.configure(t, slow) // so that the connections overlap, however busy this machine is
-	p.reload(t)
+	p.Configure(t, slow) // so that the connections overlap, however busy this machine is
+	p.Reload(t)
 	const crowd = processesEach * 9 / 10 // what does not fit into the queue of its listener would wait for seconds
-	sent := source.Run(t.Context(), source.Config{Address: p.address, Messages: crowd, Connections: crowd})
+	sent := source.Run(t.Context(), source.Config{Address: p.Address, Messages: crowd, Connections: crowd})
 	refused := sent.Count(source.Record.Refused)
 	t.Logf("of %d messages Postfix took %d and refused %d", crowd, sent.Count(source.Record.Acknowledged), refused)
 	if refused < crowd/2 || p.refusals(t) < crowd/2 {
@@ -37,8 +38,8 @@ func TestTheStormAloneIsRefused(t *testing.T) {
 func arrived(t *testing.T, p *postfix, sent source.Ledger, duplicates int) source.Report {
 	t.Helper()
 	var rep source.Report
-	await(t, arrivalLimit, "arrival", func() error {
-		if err := p.passedOn(); err != nil {
+	rig.Await(t, arrivalLimit, "arrival", func() error {
+		if err := p.PassedOn(); err != nil {
 			return err
 		}
 		rep = source.Check(sent, p.sink.Ledger())
@@ -64,8 +65,8 @@ func arrived(t *testing.T, p *postfix, sent source.Ledger, duplicates int) sourc
 
 func TestAStormOverTheLimitLosesNothing(t *testing.T) {
 	p := newPostfix(t, stormLimit)
-	m := newMailweir(t, p.address, "")
-	sent := source.Run(t.Context(), source.Config{Address: m.address, Messages: storm, Connections: storm, Size: 4000})
+	m := newMailweir(t, p.Address)
+	sent := source.Run(t.Context(), source.Config{Address: m.Address, Messages: storm, Connections: storm, Size: 4000})
 	if n := sent.Count(source.Record.Acknowledged); n != storm {
 		t.Errorf("%d of %d acknowledged", n, storm)
 	}

@@ -169,7 +169,8 @@ func (s *session) judgeMail(args, line string) string {
 	case cfg.Username != "" && !s.authed:
 		return "530 5.7.0 Authentication required"
 	case cfg.MessagesPerConnection > 0 && s.taken >= cfg.MessagesPerConnection:
-		return "421 4.7.0 Too many messages in this connection"
+		s.r.add(&s.r.count.Capped)
+		return cfg.CapReply
 	}
 	path, params, err := parsePath(args, "FROM:")
 	if err == nil && path != "" {

@@ -158,17 +158,14 @@ func (s *session) dot(c *content) error {
 			s.violated(rule, "")
 		}
 	}
-	if s.r.cfg.ServiceTime > 0 && !s.r.sleep(s.r.cfg.ServiceTime) {
-		return net.ErrClosed
-	}
-	own := "250 2.0.0 Taken"
-	switch {
-	case c.size > s.r.cfg.MaxSize:
-		own = "552 5.3.4 Message size exceeds the limit"
-	case s.r.ledgerFull():
-		own = "452 4.3.1 The ledger is full"
-	case !s.r.cfg.PressureAtMail && s.pressed():
-		own = ExchangePressure
+	own := s.r.enter(len(s.tx.to))
+	if own == "" {
+		served := s.r.sleep(s.r.cfg.ServiceTime)
+		s.r.finished()
+		if !served {
+			return net.ErrClosed
+		}
+		own = s.judgeContent(c)
 	}
 	act, reply, code := s.decide(StageDot, "", own)
 	if act.Take || code/100 == 2 {
@@ -180,6 +177,18 @@ func (s *session) dot(c *content) error {
 		return err
 	}
 	return s.conclude(act, reply, code)
+}
+
+func (s *session) judgeContent(c *content) string {
+	switch {
+	case c.size > s.r.cfg.MaxSize:
+		return "552 5.3.4 Message size exceeds the limit"
+	case s.r.ledgerFull():
+		return "452 4.3.1 The ledger is full"
+	case !s.r.cfg.PressureAtMail && s.pressed():
+		return ExchangePressure
+	}
+	return "250 2.0.0 Taken"
 }
 
 func (s *session) message(c *content, reply string) Message {

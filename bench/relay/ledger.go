@@ -69,6 +69,13 @@ func (r *Relay) Ledger() []Message {
 	return slices.Clone(r.ledger)
 }
 
+// Since returns the messages taken after the first n, for who looks again and again. The bodies are shared.
+func (r *Relay) Since(n int) []Message {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.ledger[min(max(n, 0), len(r.ledger)):])
+}
+
 // Violations returns what the clients broke so far.
 func (r *Relay) Violations() []Violation {
 	r.mu.Lock()

@@ -44,10 +44,20 @@ type Config struct {
 	PressureEvery  int  // every n-th transaction of the relay is answered ExchangePressure; 0: none
 	PressureAtMail bool // at MAIL in place of the dot
 
-	MessagesPerConnection int           // the MAIL after so many messages is answered 421; 0: no limit
+	MessagesPerConnection int           // the MAIL after so many messages is answered CapReply, a 421; 0: no limit
+	CapReply              string        // "": a text of its own
 	MaxRecipients         int           // of one transaction; beyond it 452 4.5.3; 0: 1000
 	MaxSize               int64         // octets of content; 0: 64 MiB
 	IdleTimeout           time.Duration // longest wait for input, then 421 4.4.2; 0: for ever
+
+	RatePerSecond   float64       // contents let in a second, by a bucket of tokens; the dot of one too many is answered RateReply at once; 0: no limit
+	RateBurst       int           // tokens that the bucket holds, and has at first; 0: those of one second
+	RateReply       string        // "": AmazonThrottle
+	Threads         int           // contents worked on at once, for ServiceTime each; the dot of one too many is answered ThreadsReply at once; 0: no limit
+	ThreadsReply    string        // "": ExchangeOnline
+	DailyRecipients int           // recipients of a day; the dot of a message with one too many is answered DailyReply at once; 0: no limit
+	Day             time.Duration // how long a day is, from its first message on; 0: 24 h
+	DailyReply      string        // "": GoogleQuota
 
 	TLS         *tls.Config // nil: no TLS; else STARTTLS is offered
 	ImplicitTLS bool        // TLS from the first octet in place of STARTTLS
@@ -69,6 +79,10 @@ type Counters struct {
 	Transactions int // MAIL commands that were in order
 	Taken        int // messages, those in the ledger
 	Pressed      int // transactions answered because of PressureEvery
+	Capped       int // connections ended by MessagesPerConnection
+	Throttled    int // contents turned away by RatePerSecond
+	Crowded      int // contents turned away by Threads
+	OverQuota    int // contents turned away by DailyRecipients
 	Idled        int // connections ended by IdleTimeout
 	Truncated    int // contents that ended with the connection
 	TLSFailed    int // handshakes
@@ -85,6 +99,7 @@ type Relay struct {
 	sessions   map[int]*session // also refused and lingering ones
 	lastConn   int
 	count      Counters
+	gate       gate
 	ledger     []Message
 	violations []Violation
 
@@ -105,6 +120,7 @@ func New(cfg Config) *Relay {
 	if cfg.MaxSize == 0 {
 		cfg.MaxSize = defaultMaxSize
 	}
+	cfg.limits()
 	return &Relay{cfg: cfg, done: make(chan struct{}), sessions: map[int]*session{}}
 }
 

@@ -18,8 +18,9 @@ func TestStatusIsALineForEachQuestion(t *testing.T) {
 		Queue: admin.QueueStatus{Accepted: 10, Recovered: 2, Delivered: 6, Dead: 1, Pending: 3, Deliveries: 4, InFlight: 2, Deferred: 1,
 			DeadRetained: 1, OldestPending: before(90 * time.Minute), LastDelivered: before(5 * time.Second), NextDue: noon.Add(61 * time.Second),
 			DuplicatesPossible: 5, Held: "misconfigured: 535 no\x1b[2J"},
-		Upstream: admin.UpstreamStatus{Address: "relay:25", State: "calm", Width: 2.5, Max: 20, Connections: 3, Busy: 2,
-			LastMove: "width 5 to 2.5: busy", LastMoveAt: before(time.Minute), Outcomes: map[string]uint64{"ok": 7, "busy": 1, "rate": 0}, LastError: "connection refused"},
+		Upstream: admin.UpstreamStatus{Address: "relay:25", State: "paused", Reason: "rate refused", Width: 2.5, Max: 20,
+			Connections: 3, Busy: 2, Dialing: 1, Addresses: 2, Down: 1, Rate: 13.5, NoDialBefore: noon.Add(time.Minute), NoSendBefore: noon.Add(2 * time.Second),
+			LastMove: "width 5 to 2.5: busy", LastReply: "421 4.3.2 too\x07 many", LastMoveAt: before(time.Minute), NextProbe: noon.Add(90 * time.Second), Outcomes: map[string]uint64{"ok": 7, "busy": 1, "rate": 0}, LastError: "connection refused"},
 		Journal: admin.JournalStatus{Dir: "/j", Bytes: 100, MaxBytes: 1 << 30, Segments: 2, Damaged: 1, Error: "no space"},
 		Front:   admin.FrontStatus{Connections: 2, Total: 8, Refused: map[string]uint64{"452 4.3.1": 3}},
 	}
@@ -35,10 +36,14 @@ delivered            6
 last delivered       5s ago
 dead                 1, 1 retained
 possible duplicates  5
-upstream             relay:25, calm
-width                2.5 of 20, ceiling not known, 3 connections, 2 busy
-last move            width 5 to 2.5: busy, 1m00s ago
-next probe           -
+upstream             relay:25, paused (rate refused)
+addresses            2, 1 down
+width                2.5 of 20, ceiling not known, 3 connections, 2 busy, 1 dialling
+rate                 13.5 transactions a second
+last move            width 5 to 2.5: busy (421 4.3.2 too? many), 1m00s ago
+next probe           in 1m30s
+next dial            in 1m00s
+next message         in 2s
 outcomes             busy 1, ok 7
 last error           connection refused
 journal              100 B of 1.0 GiB in 2 segments, /j
@@ -49,6 +54,22 @@ application          2 connections, 8 so far; refused: 452 4.3.1 3
 	var b strings.Builder
 	if err := writeStatus(&b, s, noon); err != nil || b.String() != want {
 		t.Errorf("%v, got:\n%swant:\n%s", err, b.String(), want)
+	}
+}
+
+func TestWhatTheFlowControlDoesNotLimitIsNotShown(t *testing.T) {
+	var b strings.Builder
+	u := admin.UpstreamStatus{Address: "relay:25", State: "calm", Width: 1, Max: 20, Ceiling: 4, Addresses: 1, NoDialBefore: before(time.Second)}
+	if err := writeStatus(&b, admin.Status{Upstream: u}, noon); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"addresses", "rate", "last move", "next dial", "next message"} {
+		if strings.Contains(b.String(), "\n"+line) {
+			t.Errorf("a line %q in:\n%s", line, b.String())
+		}
+	}
+	if !strings.Contains(b.String(), "relay:25, calm\n") || !strings.Contains(b.String(), "ceiling 4,") {
+		t.Errorf("got:\n%s", b.String())
 	}
 }
 

@@ -64,12 +64,7 @@ func writeStatus(w io.Writer, s admin.Status, now time.Time) error {
 	line("last delivered", "%s", ago(now, q.LastDelivered))
 	line("dead", "%d, %d retained", q.Dead, q.DeadRetained)
 	line("possible duplicates", "%d", q.DuplicatesPossible)
-	line("upstream", "%s, %s", u.Address, u.State)
-	line("width", "%.4g of %d, ceiling %s, %d connections, %d busy", u.Width, u.Max, orNone(u.Ceiling), u.Connections, u.Busy)
-	if u.LastMove != "" {
-		line("last move", "%s, %s", u.LastMove, ago(now, u.LastMoveAt))
-	}
-	line("next probe", "%s", until(now, u.NextProbe))
+	writeUpstream(line, u, now)
 	line("outcomes", "%s", counted(u.Outcomes))
 	if u.LastError != "" {
 		line("last error", "%s", u.LastError)
@@ -83,6 +78,36 @@ func writeStatus(w io.Writer, s admin.Status, now time.Time) error {
 	}
 	line("application", "%d connections, %d so far; refused: %s", f.Connections, f.Total, counted(f.Refused))
 	return t.Flush()
+}
+
+// writeUpstream tells what the flow control allows, why, and what it will do next.
+func writeUpstream(line func(name, format string, args ...any), u admin.UpstreamStatus, now time.Time) {
+	line("upstream", "%s, %s", u.Address, because(u.State, u.Reason))
+	if u.Addresses > 1 || u.Down > 0 {
+		line("addresses", "%d, %d down", u.Addresses, u.Down)
+	}
+	line("width", "%.4g of %d, ceiling %s, %d connections, %d busy, %d dialling", u.Width, u.Max, orNone(u.Ceiling), u.Connections, u.Busy, u.Dialing)
+	if u.Rate > 0 {
+		line("rate", "%.4g transactions a second", u.Rate)
+	}
+	if u.LastMove != "" {
+		line("last move", "%s, %s", because(u.LastMove, u.LastReply), ago(now, u.LastMoveAt))
+	}
+	line("next probe", "%s", until(now, u.NextProbe))
+	if u.NoDialBefore.After(now) {
+		line("next dial", "%s", until(now, u.NoDialBefore))
+	}
+	if u.NoSendBefore.After(now) {
+		line("next message", "%s", until(now, u.NoSendBefore))
+	}
+}
+
+// because adds a reason in parentheses, if there is one.
+func because(what, why string) string {
+	if why == "" {
+		return what
+	}
+	return what + " (" + why + ")"
 }
 
 // counted lists what is not zero, by name.

@@ -42,16 +42,27 @@ type QueueStatus struct {
 type UpstreamStatus struct {
 	Address      string            `json:"address"`
 	State        string            `json:"state"`
-	States       []string          `json:"-"` // every value that State can have, for the metric; nil: only the present one is shown
+	Reason       string            `json:"reason"` // why that state
+	States       []string          `json:"-"`      // every value that State can have, for the metric; nil: only the present one is shown
 	Width        float64           `json:"width"`
 	Ceiling      int               `json:"ceiling"` // 0: none known
 	Max          int               `json:"max"`
 	Connections  int               `json:"connections"`
 	Busy         int               `json:"busy"`
-	LastMove     string            `json:"last_move"` // what moved, from, to, why
+	Dialing      int               `json:"dialing"`
+	Retiring     int               `json:"retiring"`        // of Connections: to be closed after their transaction
+	Rate         float64           `json:"rate_per_second"` // transactions; 0: no limit
+	Linger       float64           `json:"linger_seconds"`  // how long an idle connection is kept
+	Addresses    int               `json:"addresses"`
+	Down         int               `json:"addresses_down"` // of Addresses: those that do not answer
+	LastMove     string            `json:"last_move"`      // what moved, from, to, why
 	LastMoveAt   time.Time         `json:"last_move_at,omitzero"`
+	LastReply    string            `json:"last_move_reply,omitempty"` // what the upstream said to cause it
 	NextProbe    time.Time         `json:"next_probe,omitzero"`
-	Outcomes     map[string]uint64 `json:"outcomes"` // transactions and dials by class
+	ProbeGap     float64           `json:"probe_gap_seconds"`       // from one probe to the next, without chance; 0: no ceiling known
+	NoDialBefore time.Time         `json:"no_dial_before,omitzero"` // zero or past: none withheld
+	NoSendBefore time.Time         `json:"no_send_before,omitzero"` // likewise
+	Outcomes     map[string]uint64 `json:"outcomes"`                // transactions and dials by class
 	Dials        uint64            `json:"dials"`
 	LastError    string            `json:"last_error,omitempty"`
 	Transactions uint64            `json:"transactions"`

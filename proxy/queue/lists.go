@@ -128,6 +128,7 @@ func (q *Queue) promote(now time.Time) {
 		i := heap.Pop((*byDue)(q)).(uint32)
 		q.stats.Deferred--
 		q.ready(i, q.clockStopped())
+		q.ages.come(now)
 	}
 }
 

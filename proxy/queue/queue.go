@@ -27,10 +27,11 @@ type Delivery struct {
 	Ref        Ref
 	ID         message.ID
 	Received   time.Time
-	Recipients int   // of the message
-	To         []int // indices of recipients; nil: all of the message. Not to be changed.
-	Tries            // what it has been through
-	Last       bool  // the message has no other delivery
+	Recipients int       // of the message
+	To         []int     // indices of recipients; nil: all of the message. Not to be changed.
+	Tries                // what it has been through
+	Last       bool      // the message has no other delivery
+	Since      time.Time // when it became ready, or a little earlier
 }
 
 // Tries is what a delivery has been through; it survives a restart.
@@ -115,6 +116,7 @@ type Queue struct {
 	grace   time.Time
 
 	freeKeys []uint32
+	ages     ages
 	most     int // deliveries at one time since the queue was last empty
 	stats    Stats
 }
@@ -157,6 +159,7 @@ func (q *Queue) Add(now time.Time, id message.ID, received time.Time, recipients
 			q.deferUntil(ref, earlier(g.Due, now.Add(q.longestPause())))
 		} else {
 			q.ready(ref, false)
+			q.ages.come(now)
 		}
 	}
 }
@@ -198,7 +201,9 @@ func (q *Queue) fly(ref uint32) Delivery {
 	s.state = inFlight
 	q.stats.Ready--
 	q.stats.InFlight++
-	return q.delivery(ref)
+	d := q.delivery(ref)
+	d.Since = q.ages.leave()
+	return d
 }
 
 func (q *Queue) delivery(i uint32) Delivery {
@@ -215,10 +220,11 @@ func (q *Queue) delivery(i uint32) Delivery {
 	}
 }
 
-// Return gives a delivery back as if it had never been tried: it is the next of its key.
-func (q *Queue) Return(ref Ref) {
+// Return gives a delivery back as if it had never been tried: it is the next of its key, and was ready since then.
+func (q *Queue) Return(ref Ref, since time.Time) {
 	q.leave(ref, inFlight)
 	q.ready(uint32(ref), true)
+	q.ages.back(since)
 }
 
 // Defer counts a failed try and makes the delivery wait, longer at each failure of the same cause. hint, if
@@ -282,6 +288,13 @@ func (q *Queue) End(ref Ref) (last bool) {
 func (q *Queue) Ready(now time.Time) int {
 	q.promote(now)
 	return q.stats.Ready
+}
+
+// ReadySince returns since when the oldest delivery that may be started now waits for that, or a little earlier; the zero time
+// when there is none.
+func (q *Queue) ReadySince(now time.Time) time.Time {
+	q.promote(now)
+	return q.ages.oldest()
 }
 
 // NextDue returns when the next deferred delivery is due; the zero time when none is.

@@ -124,7 +124,7 @@ func TestWhatIsHandedBackIsTheNextOfItsKey(t *testing.T) {
 	add(q, 1, "a")
 	add(q, 2, "a")
 	d := next(t, q, start)
-	q.Return(d.Ref)
+	q.Return(d.Ref, d.Since)
 	if got := next(t, q, start); got.ID != 1 || got.Tries != (Tries{}) {
 		t.Fatalf("got %+v, want message 1, uncharged", got)
 	}
@@ -257,7 +257,7 @@ func TestADeliverySplitsAndEndsInParts(t *testing.T) {
 	d := next(t, q, start)
 	other := q.Split(d.Ref, []int{2}, "slow.example")
 	q.Narrow(d.Ref, []int{0, 1})
-	q.Return(d.Ref)
+	q.Return(d.Ref, d.Since)
 	due, _ := q.Defer(start, other, ByRecipient, 0)
 	if got := next(t, q, start); fmt.Sprint(got.To) != "[0 1]" || got.Last {
 		t.Fatalf("got %+v, want recipients 0 and 1 of a message with another delivery", got)
@@ -318,7 +318,7 @@ func TestNothingIsLostOrRepeated(t *testing.T) {
 				}
 				flying[d.ID] = d
 			},
-			"return": func(t *rapid.T) { q.Return(anyFlying(t).Ref) },
+			"return": func(t *rapid.T) { d := anyFlying(t); q.Return(d.Ref, d.Since) },
 			"defer": func(t *rapid.T) {
 				q.Defer(now, anyFlying(t).Ref, Cause(rapid.IntRange(0, 2).Draw(t, "cause")), 0)
 			},
@@ -341,7 +341,7 @@ func TestNothingIsLostOrRepeated(t *testing.T) {
 			},
 		})
 		for d := range flying {
-			q.Return(flying[d].Ref)
+			q.Return(flying[d].Ref, flying[d].Since)
 			delete(flying, d)
 		}
 		now = now.Add(uncertainHold)
@@ -359,13 +359,13 @@ func TestGivingBackWhatIsNotInFlightIsAProgrammersError(t *testing.T) {
 	q := New(cfg, 1, start)
 	add(q, 1, "a")
 	d := next(t, q, start)
-	q.Return(d.Ref)
+	q.Return(d.Ref, d.Since)
 	defer func() {
 		if recover() == nil {
 			t.Error("no panic")
 		}
 	}()
-	q.Return(d.Ref)
+	q.Return(d.Ref, d.Since)
 }
 
 func BenchmarkQueue(b *testing.B) {

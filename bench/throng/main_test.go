@@ -1,0 +1,66 @@
+//go:build throng && linux
+
+package throng
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/mailweir/mailweir/bench/rig"
+)
+
+var (
+	weirs   = flag.Int("weirs", 40, "processes beside one relay")
+	bulk    = flag.Int("bulk", 5, "those of them that have bulk mail where the others have some now and then")
+	limit   = flag.Int("limit", 20, "connections that the relay allows")
+	service = flag.Duration("service", 100*time.Millisecond, "what the relay needs for a message")
+	scale   = flag.Float64("scale", 0.1, "MAILWEIR_TIME_SCALE of the processes")
+	warmup  = flag.Duration("warmup", 20*time.Second, "from the start of the relay to the start of measurement; half of it where there is one process")
+	measure = flag.Duration("measure", 40*time.Second, "of measurement; likewise")
+	trickle = flag.Duration("trickle", 3*time.Second, "between two messages of a process without bulk mail, on average")
+	logs    = flag.String("logs", "", "existing directory for the processes' logs, with what the flow control decided and why; empty: errors only, and not kept")
+	room    = flag.String("room", "/dev/shm", "directory of journals and logs; in memory, since no disk is to be measured")
+)
+
+// binary is the path of the mailweir under test.
+var binary string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) (code int) {
+	dir, err := os.MkdirTemp("", "throng-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "throng:", err)
+		return 1
+	}
+	defer func() {
+		if err := os.RemoveAll(dir); err != nil {
+			fmt.Fprintln(os.Stderr, "throng:", err)
+			code = 1
+		}
+	}()
+	binary = filepath.Join(dir, "mailweir")
+	if err := errors.Join(valid(), rig.Build(binary)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+func valid() error {
+	if *weirs < 1 || *bulk < 1 || *bulk >= *weirs || *limit < 1 || *service <= 0 || *scale <= 0 || *measure <= 0 || *trickle <= 0 {
+		return errors.New("throng: flags: everything must be positive, and -bulk less than -weirs")
+	}
+	return nil
+}
+
+// scaled is what takes d in service.
+func scaled(d time.Duration) time.Duration { return time.Duration(float64(d) * *scale) }

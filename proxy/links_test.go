@@ -1,0 +1,155 @@
+package proxy
+
+import (
+	"testing"
+	"time"
+
+	"github.com/mailweir/mailweir/flowctl"
+	"github.com/mailweir/mailweir/proxy/message"
+	"github.com/mailweir/mailweir/proxy/queue"
+	"github.com/mailweir/mailweir/proxy/upstream"
+)
+
+// The dispatcher carries out plans. These tests have no connections behind the links: what would feed on them is the test.
+
+// newCarrier returns a dispatcher with a queue, a controller and established links that have been idle since noon plus
+// their number in seconds, from 1.
+func newCarrier(t *testing.T, links int) *dispatcher {
+	t.Helper()
+	flow, err := flowctl.New(flowctl.Config{}, 1, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &dispatcher{flow: flow, queue: queue.New(queue.Config{}, 1, noon), links: map[flowctl.ConnID]*link{}}
+	for id := flowctl.ConnID(1); int(id) <= links; id++ {
+		l := &link{id: id, feed: make(chan *upstream.Job, maxFed), conn: new(upstream.Conn), idleSince: noon.Add(time.Duration(id) * time.Second)}
+		d.links[id] = l
+		flow.DialStart(noon, id, "")
+		flow.DialDone(noon, id, flowctl.Outcome{})
+	}
+	return d
+}
+
+// closed returns which links were closed, as a set.
+func (d *dispatcher) closed() map[flowctl.ConnID]bool {
+	set := map[flowctl.ConnID]bool{}
+	for id, l := range d.links {
+		if l.closing {
+			set[id] = true
+		}
+	}
+	return set
+}
+
+func wantClosed(t *testing.T, d *dispatcher, want ...flowctl.ConnID) {
+	t.Helper()
+	got := d.closed()
+	for _, id := range want {
+		if !got[id] {
+			t.Errorf("%d stays; closed are %v", id, got)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("closed are %v; want %v", got, want)
+	}
+}
+
+func TestAConnectionForWhichAMessageIsBeingLoadedIsNotIdle(t *testing.T) {
+	d := newCarrier(t, 4)
+	d.closeIdle(noon.Add(time.Minute), 0, 2)
+	wantClosed(t, d, 1, 2) // the next two are for 4 and 3, as idleLink chooses
+	if l := d.idleLink(); l.id != 4 {
+		t.Errorf("the next message is for %d", l.id)
+	}
+}
+
+func TestConnectionsLeaveWhenTheyHaveBeenIdleForLong(t *testing.T) {
+	d := newCarrier(t, 4)
+	d.links[1].jobs = []*job{{}} // it is busy, whenever it was idle last
+	next := d.closeIdle(noon.Add(10*time.Second), 7*time.Second, 0)
+	wantClosed(t, d, 2, 3)
+	if want := noon.Add(11 * time.Second); !next.Equal(want) {
+		t.Errorf("looks again at %v; want %v", next, want)
+	}
+}
+
+// The plan's linger is for as many as there are; the last one may stay longer, which the controller says when it has heard that
+// the others have left.
+func TestTheLastIdleConnectionIsAskedForAnew(t *testing.T) {
+	d := newCarrier(t, 3)
+	d.closeIdle(noon.Add(time.Minute), time.Second, 0)
+	wantClosed(t, d, 1, 2)
+	delete(d.links, 1)
+	d.closeIdle(noon.Add(time.Minute), time.Second, 0)
+	wantClosed(t, d, 2)
+	delete(d.links, 2)
+	d.closeIdle(noon.Add(time.Minute), time.Hour, 0)
+	wantClosed(t, d)
+	d.closeIdle(noon.Add(time.Minute), time.Second, 0)
+	wantClosed(t, d, 3)
+}
+
+// feedTwo gives the link two messages, of which a connection would have begun with the first so many.
+func feedTwo(t *testing.T, d *dispatcher, l *link, begun int) {
+	t.Helper()
+	for id := range message.ID(2) {
+		d.queue.Add(noon, id+1, noon, 1, []queue.Group{{Key: "a"}})
+		next, _ := d.queue.Next(noon)
+		j := &job{delivery: next}
+		d.prepared = append(d.prepared, j)
+		d.feed(noon, l)
+	}
+	for range begun {
+		<-l.feed
+	}
+}
+
+func TestARetiredConnectionBeginsNothingMore(t *testing.T) {
+	for begun := range 3 {
+		d := newCarrier(t, 1)
+		l := d.links[1]
+		feedTwo(t, d, l, begun)
+		d.retire(noon, []flowctl.ConnID{1})
+		d.retire(noon, []flowctl.ConnID{1}) // a plan names it until it is gone
+		if _, open := <-l.feed; open {
+			t.Errorf("%d begun: it is fed on", begun)
+		}
+		if len(l.jobs) != begun || d.queue.Ready(noon) != 2-begun {
+			t.Errorf("%d begun: %d stay and %d are queued again", begun, len(l.jobs), d.queue.Ready(noon))
+		}
+		if n := d.flow.Snapshot(noon).Busy; n != min(begun, 1) {
+			t.Errorf("%d begun: %d busy", begun, n)
+		}
+		if next, ok := d.queue.Next(noon); ok && int(next.ID) != begun+1 {
+			t.Errorf("%d begun: message %d comes next", begun, next.ID)
+		}
+	}
+}
+
+func TestThePlanHearsSinceWhenTheOldestMessageWaits(t *testing.T) {
+	d := newCarrier(t, 0)
+	arrive := func(s int) {
+		d.queue.Add(noon.Add(time.Duration(s)*time.Second), message.ID(s), noon, 1, []queue.Group{{Key: "a"}})
+	}
+	want := func(ready, since int) {
+		t.Helper()
+		got := d.demand(noon.Add(time.Minute))
+		if got.Ready != ready || !got.Oldest.Equal(noon.Add(time.Duration(since)*time.Second)) {
+			t.Errorf("%d since %v; want %d since %d s", got.Ready, got.Oldest.Sub(noon), ready, since)
+		}
+	}
+	if got := d.demand(noon); got.Ready != 0 || !got.Oldest.IsZero() {
+		t.Errorf("of nothing: %+v", got)
+	}
+	arrive(3)
+	arrive(5)
+	want(2, 3)
+	next, _ := d.queue.Next(noon)
+	d.loading++
+	want(2, 3) // being loaded it still waits
+	d.loading--
+	d.prepared = append(d.prepared, &job{delivery: next})
+	want(2, 3)
+	d.prepared = nil // it was sent
+	want(1, 5)
+}
