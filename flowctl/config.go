@@ -11,6 +11,7 @@ import (
 type Config struct {
 	MaxConns  int           // connections, hard ceiling; 0: 20
 	PerSecond float64       // transactions a second, a static ceiling; 0: none
+	Gain      bool          // keep a wider pool only if it delivers more, for an upstream that gets slower and never refuses; false: it is the refusals that count
 	ProbeMin  time.Duration // first pause before a probe above the ceiling; 0: 1 s
 	ProbeMax  time.Duration // longest such pause; 0: 60 s
 	OpenMin   time.Duration // breaker: first pause; 0: 1 s

@@ -16,7 +16,7 @@ type conn struct {
 	probe       bool      // dialled above the ceiling
 	answered    bool      // brought at least one answer to a transaction
 	sending     int       // transactions in flight
-	look        bool      // dialled to see whether a place that was left free is still there
+	look        int       // the how manieth dial this is for a place that was left free; 0: for none
 	yielding    bool      // retiring because its lease is over
 	lease       time.Time // until when it may be held
 	began       time.Time

@@ -54,6 +54,7 @@ type Controller struct {
 	idleLimitAt time.Time
 	lease       leases
 	turn        turn
+	gain        gain
 	refusedAt   time.Time // when a dial was last refused for the number of connections; zero: never
 	hint        Hint
 	stop        stop
@@ -115,7 +116,7 @@ func (c *Controller) DialStart(now time.Time, id ConnID, addr string) {
 		return
 	}
 	k := conn{id: id, name: addr, addr: c.lookup(addr), began: now, look: c.takeYield(now)}
-	k.probe = !k.look && !c.slowStart && c.ceiling > 0 && c.claimed(now) >= c.ceiling
+	k.probe = k.look == 0 && !c.slowStart && c.ceiling > 0 && c.claimed(now) >= c.ceiling
 	c.conns = append(c.conns, k)
 	c.dialing++
 	c.counts.Started++
@@ -236,7 +237,7 @@ func (c *Controller) Closed(now time.Time, id ConnID, o Outcome) {
 		c.turn.ended = now
 	}
 	if gone.yielding {
-		c.yield(now)
+		c.yield(now, 0)
 	}
 	c.disconnected(now, &gone)
 	c.settle(now)

@@ -14,6 +14,7 @@ const (
 	leaseSpread = .25                    // of a lease or yield, either way, by chance: what began together shall not end together
 	leaseSetups = 50                     // a lease is at least so many times what it takes to connect
 	yieldTime   = 800 * time.Millisecond
+	calmLooks   = 2    // at a place before it is taken for lost, while nobody else is seen;
 	setupWeight = .125 // of a new connection in the average of what connecting takes
 
 	quietWon   = 100             // places taken again in a row,
@@ -25,12 +26,17 @@ const (
 // leases is what the controller knows of those it shares the upstream with. The zero value: of nobody.
 type leases struct {
 	setup     time.Duration // what connecting takes, on average; 0: not known
-	yields    []time.Time   // places given up: nobody of ours before then
-	missed    bool          // a place was gone while nobody else was believed to be there: it may have been a stray failure
-	won       int           // places taken again since the last one was lost
-	lost      time.Time     // when the last one was; zero: none, or so long ago that nobody else is believed to be there
-	stretch   int           // factor; 0: 1
-	stretchAt time.Time     // when it last grew
+	yields    []place
+	won       int       // places taken again since the last one was lost
+	lost      time.Time // when the last one was; zero: none, or so long ago that nobody else is believed to be there
+	stretch   int       // factor; 0: 1
+	stretchAt time.Time // when it last grew
+}
+
+// place is one that we gave up.
+type place struct {
+	until  time.Time // nobody of ours before then
+	looked int       // in vain, so far
 }
 
 // contended says whether others have taken places of ours of late.
@@ -81,23 +87,23 @@ func (c *Controller) endLeases(now time.Time, p *Plan) {
 	}
 }
 
-// yield leaves the place of a connection free whose lease is over.
-func (c *Controller) yield(now time.Time) {
+// yield leaves a place free that was ours, and was looked for in vain so many times.
+func (c *Controller) yield(now time.Time, looked int) {
 	d := c.cfg.scaled(calmYield)
 	if c.lease.contended() {
 		d = c.cfg.scaled(yieldTime)
 	}
 	if len(c.lease.yields) < MaxConnsLimit {
-		c.lease.yields = append(c.lease.yields, now.Add(c.spread(d)))
+		c.lease.yields = append(c.lease.yields, place{until: now.Add(c.spread(d)), looked: looked})
 	}
 }
 
 // yielding returns how many places are left free for now, and when the first of them is looked at.
 func (c *Controller) yielding(now time.Time) (n int, next time.Time) {
-	for _, t := range c.lease.yields {
-		if t.After(now) {
-			if n == 0 || t.Before(next) {
-				next = t
+	for _, p := range c.lease.yields {
+		if p.until.After(now) {
+			if n == 0 || p.until.Before(next) {
+				next = p.until
 			}
 			n++
 		}
@@ -105,21 +111,21 @@ func (c *Controller) yielding(now time.Time) (n int, next time.Time) {
 	return n, next
 }
 
-// takeYield makes a dial the look at a place that was left free, if there is one whose time has come.
-func (c *Controller) takeYield(now time.Time) bool {
-	for i, t := range c.lease.yields {
-		if !t.After(now) {
+// takeYield makes a dial the look at a place that was left free, if there is one whose time has come. It returns the how manieth look at it
+// that is, 0 for none.
+func (c *Controller) takeYield(now time.Time) int {
+	for i, p := range c.lease.yields {
+		if !p.until.After(now) {
 			c.lease.yields = append(c.lease.yields[:i], c.lease.yields[i+1:]...)
-			return true
+			return p.looked + 1
 		}
 	}
-	return false
+	return 0
 }
 
 // placeKept notes that a place left free was still there.
 func (c *Controller) placeKept(now time.Time) {
 	l := &c.lease
-	l.missed = false
 	l.won++
 	if l.contended() && l.won >= quietWon && now.Sub(l.lost) >= c.cfg.scaled(quietTime) {
 		l.lost = time.Time{}
@@ -127,20 +133,20 @@ func (c *Controller) placeKept(now time.Time) {
 	}
 }
 
-// placeLost notes that a place left free was not there any more. It returns false when that is not believed yet: who has seen nobody
-// else looks a second time, so that one stray failure costs nothing.
-func (c *Controller) placeLost(now time.Time) bool {
+// placeLost notes that a place left free was not there at a look. It returns false when there is to be another look: one stray refusal
+// costs no connection while nobody else is seen.
+func (c *Controller) placeLost(now time.Time, look int) bool {
 	l := &c.lease
-	first := !l.contended()
-	sure := !first || l.missed
-	l.missed, l.won, l.lost = !sure, 0, now
-	if first {
+	calm := !l.contended()
+	l.won, l.lost = 0, now
+	if calm {
 		c.shortenLeases(now)
+		if look < calmLooks {
+			c.yield(now, look)
+			return false
+		}
 	}
-	if !sure {
-		c.yield(now)
-	}
-	return sure
+	return true
 }
 
 // shortenLeases gives the leases that were begun when nobody else was seen the length that they have now.

@@ -17,13 +17,15 @@ const (
 	rateCut      = .4              // the most that one refusal takes off the ceiling,
 	rateShave    = .97             // and what it leaves at most
 	rateBelow    = .985            // of the ceiling is sent
-	rateLeast    = 0.05            // transactions a second; no ceiling is lower
+	rateLeast    = 0.01            // transactions a second; no ceiling is lower
 
-	rateProbeMin  = 5 * time.Second // between two probes, doubled by each that is refused
-	rateProbeMax  = 5 * time.Minute
-	rateProbe     = .03 // how much more than the ceiling a probe sends; twice as much after each that is accepted,
-	rateProbeMost = .25 // up to this
-	rateProbeFor  = 20  // transactions of a probe
+	rateProbeMin   = 5 * time.Second // between two probes, doubled by each that is refused
+	rateProbeMax   = 5 * time.Minute
+	rateProbe      = .03              // how much more than the ceiling a probe sends; twice as much after each that is accepted,
+	rateProbeMost  = .25              // up to this part of the ceiling
+	rateProbeFor   = 20               // transactions of a probe,
+	rateProbeTime  = 60 * time.Second // or as many as this takes if they are fewer,
+	rateProbeLeast = 3                // but not fewer than these
 
 	rateBurst  = 100 * time.Millisecond // of transactions may be sent together
 	tokenSlack = 1e-6                   // of a token: the limiter calculates in floating point
@@ -52,13 +54,17 @@ type pace struct {
 func (p *pace) limit() float64 {
 	learnt := p.ceiling * rateBelow
 	if p.probing > 0 {
-		learnt = p.ceiling * (1 + p.more)
+		learnt = p.ceiling + p.step()
 	}
 	if learnt > 0 && (p.static == 0 || learnt < p.static) {
 		return learnt
 	}
 	return p.static
 }
+
+// step is what a probe adds. It grows with the root of the ceiling while a refusal takes a part of it: of several processes
+// that share a limit the fast come down and the slow come up.
+func (p *pace) step() float64 { return min(p.more*math.Sqrt(p.ceiling), rateProbeMost*p.ceiling) }
 
 func (p *pace) configure(now time.Time, static float64) {
 	p.static = static
@@ -81,6 +87,9 @@ func (p *pace) apply(now time.Time) {
 
 // take pays for one transaction; a caller that does not keep to the plan makes debts.
 func (p *pace) take(now time.Time) {
+	if p.since.IsZero() {
+		p.since = now
+	}
 	if p.limiter != nil {
 		p.limiter.ReserveN(now, 1) // a burst is never less than 1, so this cannot fail
 	}
@@ -102,10 +111,10 @@ func (p *pace) tokens(now time.Time) (n int, at time.Time) {
 // measure begins anew.
 func (p *pace) measure(now time.Time) { p.since, p.accepted = now, 0 }
 
-// measured returns the accepted transactions a second of late; 0: too few to say.
+// measured returns the accepted transactions a second of late, and as if it were one when there was none; 0: it is too early to say.
 func (p *pace) measured(now time.Time, shortest time.Duration) float64 {
-	if d := now.Sub(p.since); d >= shortest && p.accepted > 0 {
-		return float64(p.accepted) / d.Seconds()
+	if d := now.Sub(p.since); d >= shortest && !p.since.IsZero() {
+		return float64(max(p.accepted, 1)) / d.Seconds()
 	}
 	return 0
 }
@@ -136,9 +145,6 @@ func (c *Controller) rateRefused(now time.Time, o Outcome) {
 	case p.probing > 0:
 		p.gap = min(2*p.gap, c.cfg.scaled(rateProbeMax)) // the ceiling was right
 	default:
-		if got == 0 {
-			got = was
-		}
 		p.ceiling = max(min(got, was*rateShave), was*(1-rateCut))
 	}
 	c.rateMoved(now, was, reasonRate, o.Text)
@@ -179,7 +185,7 @@ func (c *Controller) rateAccepted(now, started time.Time) {
 	if d := now.Sub(p.since); d >= c.cfg.scaled(rateWindow) { // forget the first half
 		p.since, p.accepted = now.Add(-d/2), p.accepted/2
 		if d >= 2*c.cfg.scaled(rateWindow) {
-			p.measure(now)
+			p.measure(started)
 		}
 	}
 	p.accepted++
@@ -188,7 +194,7 @@ func (c *Controller) rateAccepted(now, started time.Time) {
 	}
 	if p.probing--; p.probing == 0 {
 		was := p.ceiling
-		p.ceiling *= 1 + p.more
+		p.ceiling += p.step()
 		p.more = min(2*p.more, rateProbeMost)
 		p.gap = c.cfg.scaled(rateProbeMin)
 		p.probeAt = now.Add(c.jitter(p.gap))
@@ -201,7 +207,7 @@ func (c *Controller) rateAccepted(now, started time.Time) {
 func (c *Controller) probeRate(now time.Time) {
 	p := &c.pace
 	if p.ceiling > 0 && p.probing == 0 && p.short && !p.probeAt.After(now) && (p.static == 0 || p.ceiling < p.static) {
-		p.probing, p.probeAt = rateProbeFor, now
+		p.probing, p.probeAt = min(max(rateProbeLeast, int(p.ceiling*c.cfg.scaled(rateProbeTime).Seconds())), rateProbeFor), now
 		p.apply(now)
 	}
 }

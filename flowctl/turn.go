@@ -46,7 +46,7 @@ func (c *Controller) turnBegins(now time.Time, k *conn) {
 	}
 	t.waits, t.alone = false, now
 	t.waited = 0
-	if !k.look {
+	if k.look == 0 {
 		t.waited = now.Sub(t.since())
 		if c.lease.contended() {
 			c.scheduleProbe(now, true)

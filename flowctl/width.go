@@ -33,6 +33,8 @@ const (
 	reasonRate        = "rate refused"
 	reasonConnectRate = "rate of connections refused"
 	reasonRestored    = "restored"
+	reasonGainTry     = "trying whether more is delivered"
+	reasonNoGain      = "no more was delivered"
 	reasonContended   = "others hold connections too"
 	reasonSharing     = "others hold connections too, and there is less than one for each"
 )
@@ -47,7 +49,7 @@ func (c *Controller) connected(now time.Time, k *conn, o Outcome) {
 	}
 	c.authWait = backoff{}
 	c.beginLease(now, k, o.Took)
-	if k.look {
+	if k.look > 0 {
 		c.placeKept(now)
 	}
 	if c.established == 1 {
@@ -93,7 +95,7 @@ func (c *Controller) disconnected(now time.Time, k *conn) {
 func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 	slow := c.slowStart
 	c.refusedAt = now
-	if k.look && !slow && !c.placeLost(now) {
+	if k.look > 0 && !slow && !c.placeLost(now, k.look) {
 		return
 	}
 	held := c.held(now)
@@ -121,7 +123,7 @@ func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 	case c.established == 0 && c.dialing == 0:
 		c.turn.waits = true
 		c.lease.lost, c.lease.won = now, 0 // others hold all there is
-		c.pauseDials(now, max(c.knock(now, k.look), named(o)), reasonNoneFree)
+		c.pauseDials(now, max(c.knock(now, k.look > 0), named(o)), reasonNoneFree)
 	case to > sure:
 		c.pauseDials(now, max(c.jitter(c.cfg.scaled(refillPause)), named(o)), reasonRefused)
 	}
@@ -158,6 +160,7 @@ func (c *Controller) overloaded(now time.Time, o Outcome) {
 	c.loadCut = now
 	c.endSlowStart()
 	c.setWidth(now, c.width*overloadFactor, reasonOverload, o.Text)
+	c.restGain(now, true)
 }
 
 // succeeded grows the width after an answered transaction, if the width was what held us back: a window
@@ -170,7 +173,14 @@ func (c *Controller) succeeded(now time.Time, k *conn, o Outcome) {
 		c.probeConfirmed(now)
 	}
 	w := int(c.width)
-	if !c.excess || c.busy < w || c.established < w {
+	switch {
+	case c.cfg.Gain && c.excess:
+		c.measureGain(now)
+		return
+	case c.cfg.Gain:
+		c.unmeasured(now)
+		return
+	case !c.excess || c.busy < w || c.established < w:
 		return
 	}
 	limit := c.growthLimit(now)
@@ -234,14 +244,15 @@ func (c *Controller) gapAfterRefusal(now time.Time, probe, fresh bool) {
 // scheduleProbe says when one connection more is tried. Where others wait too, all processes dial equally often, and those that hold
 // more less often: so all come to hold the same.
 func (c *Controller) scheduleProbe(now time.Time, accepted bool) {
-	gap := c.gap
+	gap := c.spread(c.gap)
 	if c.lease.contended() {
 		gap = time.Duration(c.established+1) * c.cfg.scaled(knockPerConn)
 		if accepted {
 			gap = time.Duration(knockAccepted * float64(gap))
 		}
+		gap = c.jitter(gap)
 	}
-	c.nextProbe = now.Add(c.jitter(gap))
+	c.nextProbe = now.Add(gap)
 }
 
 // held returns how many connections count as ours: those established, and the places left free that are going to be looked at.

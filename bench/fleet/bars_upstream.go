@@ -89,7 +89,7 @@ func knee() bar {
 		b.Trials = append(b.Trials, trial{
 			Scenario: model.Scenario{
 				Name:   fmt.Sprintf("%d at full speed", n),
-				Config: flowctl.Config{MaxConns: 200}, Groups: []model.Group{standing(1)}, Server: model.Server{Knee: n},
+				Config: flowctl.Config{MaxConns: 200, Gain: true}, Groups: []model.Group{standing(1)}, Server: model.Server{Knee: n},
 				For: learnt + 20*time.Minute, Warm: learnt,
 			},
 			Figures: []figure{
