@@ -66,9 +66,9 @@ func Classify(st flowctl.Stage, code int, enh [3]uint16, text string) Meaning {
 	}
 	text = strings.ToLower(text)
 	if quotes(st, text) {
-		return fallback(st, code, enh, 0)
+		return fallback(st, code, enh, 0, "")
 	}
-	text = truncate(text, classifyMax)
+	text = truncate(uncanned(text), classifyMax)
 	hint := retryHint(text)
 	for i := range rules {
 		if rules[i].fits(st, code, enh, text) {
@@ -80,7 +80,17 @@ func Classify(st flowctl.Stage, code int, enh [3]uint16, text string) Meaning {
 			return m
 		}
 	}
-	return fallback(st, code, enh, hint)
+	return fallback(st, code, enh, hint, text)
+}
+
+// uncanned takes away the words that RFC 5321 section 4.2.3 gives to 450 and 550, if a server has words of its own after them:
+// then it is they that say what happened, and no mailbox need be concerned.
+func uncanned(lower string) string {
+	_, own, found := strings.Cut(lower, "action not taken: mailbox unavailable")
+	if own = strings.Trim(own, " .;:-"); found && own != "" {
+		return own
+	}
+	return lower
 }
 
 func quotes(st flowctl.Stage, text string) bool {
@@ -88,7 +98,7 @@ func quotes(st flowctl.Stage, text string) bool {
 }
 
 // fallback judges by the first digit. A reply outside 2yz to 5yz is unknown, and unknown means temporary.
-func fallback(st flowctl.Stage, code int, enh [3]uint16, hint time.Duration) Meaning {
+func fallback(st flowctl.Stage, code int, enh [3]uint16, hint time.Duration, lower string) Meaning {
 	word := "temp"
 	switch st {
 	case flowctl.StageConnect, flowctl.StageGreeting, flowctl.StageEHLO:
@@ -105,7 +115,7 @@ func fallback(st flowctl.Stage, code int, enh [3]uint16, hint time.Duration) Mea
 		case st <= flowctl.StageAuth:
 			word = "misconfigured"
 		case st == flowctl.StageIdle:
-		case hint > 0: // whoever says when to come back does not mean for good
+		case hint > 0, comeBack.MatchString(lower): // whoever says when to come back does not mean for good
 		case (code == 500 || code == 502 || code == 503) && (enh[0] == 0 || enh[1] == 5):
 			// About the command or its place in the session (RFC 5321 section 4.2.2), hence not about this message.
 		default:
@@ -122,6 +132,7 @@ const retryHintMax = 24 * time.Hour
 var (
 	retryWords = regexp.MustCompile(`\b(?:try|retry|retrying|wait|come back|back off)\b.{0,40}?\b(?:in|after|for|at least)\s+(?:about\s+|another\s+)?(\d{1,6})\s*(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)\b`)
 	retryClock = regexp.MustCompile(`\b(?:try|retry|come back|wait)\b.{0,40}?\b(?:in|after|for)\s+(\d{1,2}):(\d\d):(\d\d)\b`)
+	comeBack   = regexp.MustCompile(`\b(?:try|retry|resend|come back)\b[^.;]{0,30}\b(?:later|sometime|after|in (?:a|some|\d+)\b)|temporar\w+ (?:not |un|lock|reject|defer|fail|error|problem|block)|could not be saved`)
 	limitWords = regexp.MustCompile(`\b(?:limit|max|maximum|maximal|most|only)(?: (?:number|of|is|allowed|connections?|sessions?|messages?|to|=))*[\s:=(]+(\d{1,5})(?:[^.\d]|$)`)
 )
 

@@ -54,13 +54,21 @@ func readReplies(t *testing.T, name string) []knownReply {
 		if !ok {
 			t.Fatalf("%s: unknown phase in %q", name, line)
 		}
-		r, _, err := readReply(bufio.NewReaderSize(strings.NewReader(f[2]+"\r\n"), replyLineMax))
+		r, _, err := readReply(bufio.NewReaderSize(strings.NewReader(asSent(f[2])), replyLineMax))
 		if err != nil {
 			t.Fatalf("%s: %q: %v", name, f[2], err)
 		}
 		rows = append(rows, knownReply{st, r, strings.Split(f[3], "|")})
 	}
 	return rows
+}
+
+// asSent gives a reply of several lines, which a table has in one, its line ends back.
+func asSent(reply string) string {
+	if code := reply[:3]; reply[3] == '-' {
+		reply = strings.NewReplacer(" "+code+"-", "\r\n"+code+"-", " "+code+" ", "\r\n"+code+" ").Replace(reply)
+	}
+	return reply + "\r\n"
 }
 
 // fits tells whether a word is one of the right ones. conc-source and conc-server can often not be told apart by words.

