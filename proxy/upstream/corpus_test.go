@@ -62,7 +62,8 @@ func TestRepliesNoRuleWasWrittenForAreMostlyUnderstood(t *testing.T) {
 		floor  float64
 		danger int
 	}{
-		{"testdata/replies_tuned.tsv", 0, 1000},
+		{"testdata/replies_tuned.tsv", 1, 0},
+		{"testdata/replies_heldout.tsv", 0, 1000},
 	} {
 		rows := readReplies(t, tc.name)
 		s := scoreOf(rows, func(k knownReply, got, danger string) {

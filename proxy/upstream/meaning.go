@@ -68,7 +68,7 @@ func Classify(st flowctl.Stage, code int, enh [3]uint16, text string) Meaning {
 	if quotes(st, text) {
 		return fallback(st, code, enh, 0, "")
 	}
-	text = truncate(uncanned(text), classifyMax)
+	text = essence(text)
 	hint := retryHint(text)
 	for i := range rules {
 		if rules[i].fits(st, code, enh, text) {
@@ -82,6 +82,9 @@ func Classify(st flowctl.Stage, code int, enh [3]uint16, text string) Meaning {
 	}
 	return fallback(st, code, enh, hint, text)
 }
+
+// essence is what the rules see of a lower-cased text.
+func essence(lower string) string { return truncate(uncanned(lower), classifyMax) }
 
 // uncanned takes away the words that RFC 5321 section 4.2.3 gives to 450 and 550, if a server has words of its own after them:
 // then it is they that say what happened, and no mailbox need be concerned.

@@ -63,12 +63,18 @@ func readReplies(t *testing.T, name string) []knownReply {
 	return rows
 }
 
-// asSent gives a reply of several lines, which a table has in one, its line ends back.
+// asSent gives a reply of several lines, which a table has in one, its line ends back. What comes after the part that a table
+// holds, it may leave out.
 func asSent(reply string) string {
-	if code := reply[:3]; reply[3] == '-' {
-		reply = strings.NewReplacer(" "+code+"-", "\r\n"+code+"-", " "+code+" ", "\r\n"+code+" ").Replace(reply)
+	code := reply[:3]
+	if reply[3] != '-' {
+		return reply + "\r\n"
 	}
-	return reply + "\r\n"
+	wire := strings.NewReplacer(" "+code+"-", "\r\n"+code+"-", " "+code+" ", "\r\n"+code+" ").Replace(reply) + "\r\n"
+	if !strings.Contains(wire, "\n"+code+" ") {
+		wire += code + " \r\n"
+	}
+	return wire
 }
 
 // fits tells whether a word is one of the right ones. conc-source and conc-server can often not be told apart by words.
@@ -81,8 +87,13 @@ func (k knownReply) fits(word string) bool {
 	return false
 }
 
+// corpora are the tables of real replies.
+var corpora = []string{
+	"testdata/replies.tsv", "testdata/further.tsv", "testdata/found.tsv", "testdata/replies_tuned.tsv", "testdata/replies_heldout.tsv",
+}
+
 func TestEveryKnownReplyHasItsMeaning(t *testing.T) {
-	for _, name := range []string{"testdata/replies.tsv", "testdata/further.tsv", "testdata/found.tsv"} {
+	for _, name := range corpora[:4] {
 		rows, right := readReplies(t, name), 0
 		for _, k := range rows {
 			m := Classify(k.stage, k.reply.Code, k.reply.Enhanced, k.reply.Text)

@@ -15,9 +15,9 @@ type rule struct {
 	digit  int       // first digit of the code
 	codes  []int     // these codes
 	enh    [3]uint16 // this enhanced code; class 0: any class
-	text   *regexp.Regexp
-	not    *regexp.Regexp // and none of these
-	counts bool           // the text may name a limit of connections or messages
+	text   *words
+	not    *words // and none of these
+	counts bool   // the text may name a limit of connections or messages
 }
 
 func (r *rule) fits(st flowctl.Stage, code int, enh [3]uint16, text string) bool {
@@ -25,8 +25,8 @@ func (r *rule) fits(st flowctl.Stage, code int, enh [3]uint16, text string) bool
 		(r.digit == 0 || code/100 == r.digit) &&
 		(r.codes == nil || slices.Contains(r.codes, code)) &&
 		(r.enh == [3]uint16{} || r.enh[1] == enh[1] && r.enh[2] == enh[2] && (r.enh[0] == 0 || r.enh[0] == enh[0])) &&
-		(r.text == nil || r.text.MatchString(text)) &&
-		(r.not == nil || !r.not.MatchString(text))
+		(r.text == nil || r.text.in(text)) &&
+		(r.not == nil || !r.not.in(text))
 }
 
 var (
@@ -39,8 +39,20 @@ var (
 	atRest    = []flowctl.Stage{flowctl.StageIdle, flowctl.StageMail} // when we may have been silent for long
 )
 
-// re joins alternatives; they are matched anywhere in the text.
-func re(alternatives string) *regexp.Regexp { return regexp.MustCompile(alternatives) }
+// words are alternatives that are looked for anywhere in a lower-cased text.
+type words struct {
+	pattern *regexp.Regexp
+	needs   []string // the text holds one of these if the pattern matches; nil: unknown
+}
+
+func re(alternatives string) *words {
+	p := regexp.MustCompile(alternatives)
+	return &words{p, needs(p)}
+}
+
+func (w *words) in(text string) bool {
+	return (w.needs == nil || holdsOne(text, w.needs)) && w.pattern.MatchString(text)
+}
 
 // Words that several rules need. In (?:[^.;]|\.\d) a dot within an address does not end the sentence.
 const (
@@ -53,7 +65,7 @@ const (
 	near     = `(?:[^.;]|\.\d){0,40}`
 	notOK    = `(not|isn't|aren't|never) (yet |currently |been |be )?`
 	denied   = `(denied|disallowed|prohibited|forbidden|` + notOK + `(permitted|allowed))`
-	toThem   = `\bto (this|the|that|these) (group|recipient|user|mailbox|address|list|distribution)|distribution|sending to|recipients? of`
+	toThem   = `\bto (this|the|that|these) (group|recipient|user|mailbox|address|list|distribution)|distribution|sending to\b|recipients? of`
 )
 
 var rules = []rule{
@@ -67,7 +79,7 @@ var rules = []rule{
 
 	// Hours or a day of sending used up, also as a 5yz.
 	{word: "quota", text: re(`(` + aPeriod + `).*(` + aLimit + `)|(` + aLimit + `).*(` + aPeriod + `)`), not: re(aboutOne + `|received this hour|minute|second`)},
-	{word: "quota", text: re(`quotaexceeded|\b` + ourLimit + `\b.{0,30}\b(quota|limits?|threshold|credits?)\b.{0,40}\b(exceed\w*|reach\w*|used)|exceed\w*.{0,30}\b` + ourLimit + ` (quota|limits?)|over your .{0,20}(quota|limit)|limit on .{0,40}messages.{0,20}exceed|credits? exceeded|exceeded (its |the |your )?threshold`),
+	{word: "quota", text: re(`quotaexceeded|\b` + ourLimit + `\b.{0,30}\b(quota|limits?|threshold|credits?)\b.{0,40}\b(exceed\w*|reach\w*|used)|(exceed|reach)\w*.{0,30}\b` + ourLimit + ` (quota|limits?)|over your .{0,20}(quota|limit)|limit on .{0,40}messages.{0,20}exceed|credits? exceeded|exceeded (its |the |your )?threshold`),
 		not: re(aboutOne + `|\brate|peak|minute|second|thread|connection|session|concurren`)},
 
 	// Who we are.
@@ -82,7 +94,7 @@ var rules = []rule{
 		text: re(`send ?as ?denied|(allowed|permissions?|permitted|authori[sz]ed|rights?) to (send|perform|submit|use)|\b(from|senders?|sending|identity|domain)\b( address\w*| domain| identity| name)? (is |are |was )?` + notOK + `(allowed|permitted|verified|trusted|configured|registered|authori[sz]ed|owned)|(unconfigured|unverified|unregistered) (sen|domain|from|identity)|verified (sender|identity|domain)|address is ` + notOK + `verified|not owned by|outbound sender`)},
 	{word: "misconfigured", stages: atMessage, text: re(`\b(your|sending)\b.{0,30}\b(suspended|paused|disabled|` + notOK + `activ\w+|under review)|suspended for`), not: re(`recipient|too fast`)},
 	{word: "misconfigured", digit: 5, stages: atOurs[:2], text: re(`account.{0,20}(disabled|suspended|` + notOK + `activ)`)},
-	{word: "misconfigured", digit: 5, stages: atMessage, not: re(`\burls?\b|links?\b|content|attach`),
+	{word: "misconfigured", digit: 5, stages: atMessage, not: re(`\burls?\b|\blinks?\b|content|attach`),
 		text: re(`\b(client|hosts?|ips?|server|network|helo)\b` + near + `\b(blocked|banned|(block|black|deny)[- ]?list\w*|listed|spamhaus|rbl|dnsbl)|(banned|blocked|listed) (\w+ )?ips?\b|blocked (using|by) \S+\.\w|(connections?|traffic)\b` + near + `\bnot (be )?accepted|mail from \[?\d[\da-f.:]+\]? (is |was )?` + denied + `|reverse (dns|hostname)|\bptr\b|rdns`)},
 
 	// How many connections.
@@ -93,8 +105,8 @@ var rules = []rule{
 
 	// What we send, and how fast.
 	{word: "rcpt", digit: 4, stages: atMessage, text: re(`gr[ae]y-?list`)},
-	{word: "reputation", digit: 4, text: re(`unsolicited|\bspams?\b|reputation|complaint|suspicious|black-?list|block-?list|\bblocked\b|banned|abus(e|ive)|unusual|untrusted|open relay|excessive (unknown|invalid|bad)|too many (\w+ )?errors from|unknown recipients`), not: re(`spam (check|filter|scan)\w* (is |was )?(fail|unavail|error|time)`)},
-	{word: "reputation", text: re(`unusual (sending )?activity|(domain|sending|account) (is |was |has been )?(paused|on probation)`)},
+	{word: "reputation", digit: 4, text: re(`unsolicited|\bspams?\b|reputation|complaint|suspicious|black-?list|block-?list|\bblocked\b|banned|abus(e|ive)|unusual|untrusted|open relay|excessive (unknown|invalid|bad)|too many (\w+ )?errors from|unknown recipients|messages? from \S*\d\.\d+\.\d+\S* .{0,20}deferred|permanently deferred`), not: re(`spam (check|filter|scan)\w* (is |was )?(fail|unavail|error|time)`)},
+	{word: "reputation", text: re(`unusual (sending )?activity|(domain|sending|account) (is |was |has been )?paused`)},
 	{word: "rcpt", digit: 4, stages: atMessage, text: re(`(recipient|user|mailbox)\b.{0,60}\brate\b|(receiv\w+|messages? to <?\S+@).{0,40}\b(too (quickly|fast|much|many)|volume)`)},
 	{word: "rate", text: re(`throttl|too fast|too quickly|too much mail|slow(ing)? down|\brate-?limit|\brate\b.{0,40}(limit|exceed|control|too high|reached)|(limit|exceed|maximum|unusual|too high)\w*\b.{0,40}\brate\b|(connection|sending|message)\w* frequen\w+|frequency|(per|a|each) (second|minute)|limit exceeded.{0,40}(second|minute)|peak\b.{0,20}limit|excessive (volume|number|message)`), not: re(`receiving mail`)},
 	{word: "rate", text: re(`too many (\w+ )?(messages|e?mails)\b|too many recipients\b.{0,40}(\bfrom\b|this (hour|minute)|\btry\b|\bretry\b)`), not: re(`on (the |this )?server|mailbox|inbox|folder`)},
