@@ -7,8 +7,13 @@ import (
 	"github.com/mailweir/mailweir/flowctl"
 )
 
-// The replies of testdata/replies_*.tsv were judged by what their senders document before any rule had seen them, and split by
-// chance. Those of tuned shaped the rules. Those of heldout and fresh measure what a rule makes of a reply it was not written for.
+// The replies of testdata/replies_*.tsv are real ones, and were judged by what their senders document before any rule had seen
+// them. Those of tuned and heldout were split by chance; tuned shaped the rules. Those of fresh were collected after that.
+//
+// Before anything was mended because of them, 148 of the 156 in heldout were understood (94.9 %; 2 would have lost mail, none
+// would have stopped everything), though who wrote the rules had read them once, and 61 of the 77 in fresh (79.2 %; 12; none),
+// which nobody had. That is what the rules of that day made of replies they were not written for. What is left in heldout are
+// two codes that say nothing, and two replies of which the words say something else than their sender means.
 
 // score is how a table was classified.
 type score struct {
@@ -18,7 +23,7 @@ type score struct {
 
 func (s score) accuracy() float64 { return float64(s.right) / float64(s.rows) }
 
-// judge classifies a table; miss gets each mistake.
+// scoreOf classifies a table; miss gets each mistake.
 func scoreOf(rows []knownReply, miss func(k knownReply, got, danger string)) score {
 	s := score{rows: len(rows)}
 	for _, k := range rows {
@@ -63,7 +68,8 @@ func TestRepliesNoRuleWasWrittenForAreMostlyUnderstood(t *testing.T) {
 		danger int
 	}{
 		{"testdata/replies_tuned.tsv", 1, 0},
-		{"testdata/replies_heldout.tsv", 0, 1000},
+		{"testdata/replies_heldout.tsv", 0.95, 1},
+		{"testdata/replies_fresh.tsv", 0.95, 0},
 	} {
 		rows := readReplies(t, tc.name)
 		s := scoreOf(rows, func(k knownReply, got, danger string) {

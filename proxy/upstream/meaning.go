@@ -53,7 +53,7 @@ const classifyMax = 512
 // is a pure function of its arguments. text is the reply's without its enhanced code enh, which is 0.0.0 where
 // there is none.
 //
-// At RCPT and after the content a relay may quote a remote server ("host x said: ..."): what follows "said:"
+// At RCPT and after the content a relay may quote a remote server ("host x said: ..."): what that said
 // concerns neither us nor the relay, so nothing but the first digit of the relay's own code counts then.
 // Otherwise a class found there may still be meant for this message alone; the guards against that are the
 // caller's, who sees more than one message.
@@ -96,8 +96,11 @@ func uncanned(lower string) string {
 	return lower
 }
 
-func quotes(st flowctl.Stage, text string) bool {
-	return st >= flowctl.StageRcpt && st <= flowctl.StageDot && strings.Contains(text, "said:")
+// quoting is how relays begin what a remote server told them.
+var quoting = []string{"said:", "remote server returned", "remote server responded", "from remote mail server", "error from remote", "<<< "}
+
+func quotes(st flowctl.Stage, lower string) bool {
+	return st >= flowctl.StageRcpt && st <= flowctl.StageDot && holdsOne(lower, quoting)
 }
 
 // fallback judges by the first digit. A reply outside 2yz to 5yz is unknown, and unknown means temporary.
@@ -121,6 +124,8 @@ func fallback(st flowctl.Stage, code int, enh [3]uint16, hint time.Duration, low
 		case hint > 0, comeBack.MatchString(lower): // whoever says when to come back does not mean for good
 		case (code == 500 || code == 502 || code == 503) && (enh[0] == 0 || enh[1] == 5):
 			// About the command or its place in the session (RFC 5321 section 4.2.2), hence not about this message.
+		case st == flowctl.StageMail && !aboutMessage(code, enh, lower):
+			word = "misconfigured" // about the client or the sender, which all our mail has in common
 		default:
 			word = "perm"
 		}
@@ -130,12 +135,22 @@ func fallback(st flowctl.Stage, code int, enh [3]uint16, hint time.Duration, low
 	return m
 }
 
+// aboutMessage reports whether a 5yz to MAIL is about the one message: its size, its parameters, or how its sender is written.
+func aboutMessage(code int, enh [3]uint16, lower string) bool {
+	switch [2]uint16{enh[1], enh[2]} {
+	case [2]uint16{1, 1}, [2]uint16{1, 3}, [2]uint16{1, 7}, [2]uint16{2, 3}, [2]uint16{3, 4}, [2]uint16{5, 4}: // RFC 3463 section 3
+		return true
+	}
+	return code == 501 || code == 552 || code == 555 || enh[1] == 6 || size.MatchString(lower)
+}
+
 const retryHintMax = 24 * time.Hour
 
 var (
 	retryWords = regexp.MustCompile(`\b(?:try|retry|retrying|wait|come back|back off)\b.{0,40}?\b(?:in|after|for|at least)\s+(?:about\s+|another\s+)?(\d{1,6})\s*(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)\b`)
 	retryClock = regexp.MustCompile(`\b(?:try|retry|come back|wait)\b.{0,40}?\b(?:in|after|for)\s+(\d{1,2}):(\d\d):(\d\d)\b`)
 	comeBack   = regexp.MustCompile(`\b(?:try|retry|resend|come back)\b[^.;]{0,30}\b(?:later|sometime|after|in (?:a|some|\d+)\b)|temporar\w+ (?:not |un|lock|reject|defer|fail|error|problem|block)|could not be saved`)
+	size       = regexp.MustCompile(`\b(?:size|too (?:large|big|long)|syntax)\b`)
 	limitWords = regexp.MustCompile(`\b(?:limit|max|maximum|maximal|most|only)(?: (?:number|of|is|allowed|connections?|sessions?|messages?|to|=))*[\s:=(]+(\d{1,5})(?:[^.\d]|$)`)
 )
 

@@ -89,7 +89,8 @@ func (k knownReply) fits(word string) bool {
 
 // corpora are the tables of real replies.
 var corpora = []string{
-	"testdata/replies.tsv", "testdata/further.tsv", "testdata/found.tsv", "testdata/replies_tuned.tsv", "testdata/replies_heldout.tsv",
+	"testdata/replies.tsv", "testdata/further.tsv", "testdata/found.tsv",
+	"testdata/replies_tuned.tsv", "testdata/replies_fresh.tsv", "testdata/replies_heldout.tsv",
 }
 
 func TestEveryKnownReplyHasItsMeaning(t *testing.T) {
@@ -178,9 +179,14 @@ func TestQuotedRepliesMoveNothing(t *testing.T) {
 	for _, quoted := range []string{"421 4.7.0 too many connections", "550 5.4.5 Daily sending quota exceeded", "535 authentication failed", "454 rate exceeded", "421 timeout"} {
 		for _, st := range []flowctl.Stage{flowctl.StageRcpt, flowctl.StageData, flowctl.StageDot} {
 			for _, code := range []int{421, 450, 535, 550} {
-				m := Classify(st, code, [3]uint16{uint16(code / 100), 7, 500}, "host mx.example.com[192.0.2.1] said: "+quoted)
-				if m.Class != flowctl.PerMessage && m.Class != flowctl.Permanent {
-					t.Errorf("%d, said: %s: %+v", code, quoted, m)
+				for _, before := range []string{
+					"host mx.example.com[192.0.2.1] said: ", "Remote Server returned '", "<<< ",
+					"SMTP error from remote mail server after RCPT TO:<u@example.com>: host mx.example.com [192.0.2.1]: ",
+				} {
+					m := Classify(st, code, [3]uint16{uint16(code / 100), 7, 500}, before+quoted)
+					if m.Class != flowctl.PerMessage && m.Class != flowctl.Permanent {
+						t.Errorf("%d, %s%s: %+v", code, before, quoted, m)
+					}
 				}
 			}
 		}
