@@ -628,3 +628,31 @@ func TestAMessageThatIsTriedForDaysHasAShortHistory(t *testing.T) {
 		}
 	})
 }
+
+// What the upstream takes in one transaction bounds what it is given in one, before and after a restart.
+func TestATransactionHasAsManyRecipientsAsTheUpstreamTakes(t *testing.T) {
+	in(t, func(t *testing.T) {
+		w := newWorld(t, relay.Config{}, func(c *config.Config) { c.Queue.GroupMax = 7 })
+		many := rcpts(func(n int) []string {
+			var to []string
+			for i := range 30 {
+				to = append(to, fmt.Sprintf("u%d@x.example", i))
+			}
+			return to
+		})
+		w.setDown(errors.New("refused"))
+		ledger := w.send(2, 1, many)
+		w.finish()
+		w.start()
+		w.setDown(nil)
+		later := w.send(2, 1, many, func(c *source.Config) { c.Name = "later" })
+		w.settle(time.Hour)
+		ledger.Records = append(ledger.Records, later.Records...)
+		w.arrived(ledger)
+		for _, d := range w.relay.Ledger() {
+			if len(d.To) > 7 {
+				t.Errorf("%d recipients in one transaction", len(d.To))
+			}
+		}
+	})
+}

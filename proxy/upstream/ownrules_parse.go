@@ -125,7 +125,7 @@ func (p *ruleParser) field(field, value string) {
 	case "retry_after":
 		d, err := time.ParseDuration(value)
 		if err != nil || d <= 0 || d > retryHintMax {
-			p.fault(field, "%q is no duration such as 30s or 2h, of at most %s", value, retryHintMax)
+			p.fault(field, "%q is no duration such as 30s or 2h, of at most %.0fh", value, retryHintMax.Hours())
 		}
 		r.wait = d
 	}
