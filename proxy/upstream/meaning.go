@@ -144,27 +144,11 @@ func aboutMessage(code int, enh [3]uint16, lower string) bool {
 	return code == 501 || code == 552 || code == 555 || enh[1] == 6 || size.MatchString(lower)
 }
 
-const retryHintMax = 24 * time.Hour
-
 var (
-	retryWords = regexp.MustCompile(`\b(?:try|retry|retrying|wait|come back|back off)\b.{0,40}?\b(?:in|after|for|at least)\s+(?:about\s+|another\s+)?(\d{1,6})\s*(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)\b`)
-	retryClock = regexp.MustCompile(`\b(?:try|retry|come back|wait)\b.{0,40}?\b(?:in|after|for)\s+(\d{1,2}):(\d\d):(\d\d)\b`)
 	comeBack   = regexp.MustCompile(`\b(?:try|retry|resend|come back)\b[^.;]{0,30}\b(?:later|sometime|after|in (?:a|some|\d+)\b)|temporar\w+ (?:not |un|lock|reject|defer|fail|error|problem|block)|could not be saved`)
 	size       = regexp.MustCompile(`\b(?:size|too (?:large|big|long)|syntax)\b`)
 	limitWords = regexp.MustCompile(`\b(?:limit|max|maximum|maximal|most|only)(?: (?:number|of|is|allowed|connections?|sessions?|messages?|to|=))*[\s:=(]+(\d{1,5})(?:[^.\d]|$)`)
 )
-
-// retryHint reads "try again in 5 minutes" and the like.
-func retryHint(lower string) time.Duration {
-	var d time.Duration
-	if m := retryWords.FindStringSubmatch(lower); m != nil {
-		unit := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour}[m[2][0]]
-		d = time.Duration(number(m[1])) * unit
-	} else if m := retryClock.FindStringSubmatch(lower); m != nil {
-		d = time.Duration(number(m[1]))*time.Hour + time.Duration(number(m[2]))*time.Minute + time.Duration(number(m[3]))*time.Second
-	}
-	return min(d, retryHintMax)
-}
 
 func namedLimit(lower string) int {
 	if m := limitWords.FindStringSubmatch(lower); m != nil {
