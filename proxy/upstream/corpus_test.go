@@ -8,12 +8,14 @@ import (
 )
 
 // The replies of testdata/replies_*.tsv are real ones, and were judged by what their senders document before any rule had seen
-// them. Those of tuned and heldout were split by chance; tuned shaped the rules. Those of fresh were collected after that.
+// them. Those of tuned and heldout were split by chance; tuned shaped the rules. Those of fresh were collected after that, and
+// those of later when the rules had been mended with fresh.
 //
 // Before anything was mended because of them, 148 of the 156 in heldout were understood (94.9 %; 2 would have lost mail, none
-// would have stopped everything), though who wrote the rules had read them once, and 61 of the 77 in fresh (79.2 %; 12; none),
-// which nobody had. That is what the rules of that day made of replies they were not written for. What is left in heldout are
-// two codes that say nothing, and two replies of which the words say something else than their sender means.
+// would have stopped everything), though who wrote the rules had read them once, then 61 of the 77 in fresh (79.2 %; 12; none)
+// and 42 of the 58 in later (72.4 %; 4; 2), which nobody had. That is what rules make of replies they were not written for:
+// what they get wrong is left to the guards in package proxy, and to an operator's own rules. What is left in heldout are two
+// codes that say nothing, and two replies of which the words say something else than their sender means.
 
 // score is how a table was classified.
 type score struct {
@@ -70,6 +72,7 @@ func TestRepliesNoRuleWasWrittenForAreMostlyUnderstood(t *testing.T) {
 		{"testdata/replies_tuned.tsv", 1, 0},
 		{"testdata/replies_heldout.tsv", 0.95, 1},
 		{"testdata/replies_fresh.tsv", 0.95, 0},
+		{"testdata/replies_later.tsv", 0.95, 0},
 	} {
 		rows := readReplies(t, tc.name)
 		s := scoreOf(rows, func(k knownReply, got, danger string) {

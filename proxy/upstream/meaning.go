@@ -122,7 +122,7 @@ func fallback(st flowctl.Stage, code int, enh [3]uint16, hint time.Duration, low
 			word = "misconfigured"
 		case st == flowctl.StageIdle:
 		case hint > 0, comeBack.MatchString(lower): // whoever says when to come back does not mean for good
-		case (code == 500 || code == 502 || code == 503) && (enh[0] == 0 || enh[1] == 5):
+		case (code == 500 || code == 502 || code == 503) && (enh[0] == 0 || enh[1] == 5) && !size.MatchString(lower):
 			// About the command or its place in the session (RFC 5321 section 4.2.2), hence not about this message.
 		case st == flowctl.StageMail && !aboutMessage(code, enh, lower):
 			word = "misconfigured" // about the client or the sender, which all our mail has in common

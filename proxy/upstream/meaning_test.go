@@ -89,7 +89,7 @@ func (k knownReply) fits(word string) bool {
 // corpora are the tables of real replies.
 var corpora = []string{
 	"testdata/replies.tsv", "testdata/further.tsv", "testdata/found.tsv",
-	"testdata/replies_tuned.tsv", "testdata/replies_fresh.tsv", "testdata/replies_heldout.tsv",
+	"testdata/replies_tuned.tsv", "testdata/replies_fresh.tsv", "testdata/replies_later.tsv", "testdata/replies_heldout.tsv",
 }
 
 func TestEveryKnownReplyHasItsMeaning(t *testing.T) {
