@@ -9,15 +9,16 @@ import (
 
 // Config bounds a Controller. The zero value is usable: every zero field means its default.
 type Config struct {
-	MaxConns  int           // connections, hard ceiling; 0: 20
-	PerSecond float64       // transactions a second, a static ceiling; 0: none
-	Gain      bool          // keep a wider pool only if it delivers more, for an upstream that gets slower and never refuses; false: it is the refusals that count
-	ProbeMin  time.Duration // first pause before a probe above the ceiling; 0: 1 s
-	ProbeMax  time.Duration // longest such pause; 0: 60 s
-	OpenMin   time.Duration // breaker: first pause; 0: 1 s
-	OpenMax   time.Duration // breaker: longest pause; 0: 60 s
-	Linger    time.Duration // how long an idle connection stays warm while none was refused, unless the upstream shows less; 0: 5 s
-	Scale     float64       // factor on every time here and every constant of time, so that tests of real processes can run faster; 0: 1
+	MaxConns         int           // connections, hard ceiling; 0: 20
+	PerSecond        float64       // transactions a second, a static ceiling; 0: none
+	Gain             bool          // keep a wider pool only if it delivers more, for an upstream that gets slower and never refuses; false: it is the refusals that count
+	ProbeMin         time.Duration // first pause before a probe above the ceiling; 0: 1 s
+	ProbeMax         time.Duration // longest such pause; 0: 60 s
+	OpenMin          time.Duration // breaker: first pause; 0: 1 s
+	OpenMax          time.Duration // breaker: longest pause; 0: 60 s
+	Linger           time.Duration // how long an idle connection stays warm while none was refused, unless the upstream shows less; 0: 5 s
+	RecipientsPerDay int           // recipients in a rolling 24 hours, a static ceiling; 0: none
+	Scale            float64       // factor on every time here and every constant of time, so that tests of real processes can run faster; 0: 1
 }
 
 // Bounds of what can be configured.
@@ -39,6 +40,9 @@ func (c Config) Validate() error {
 	}
 	if !(c.PerSecond >= 0) || math.IsInf(c.PerSecond, 0) {
 		fault("rate_per_second: %v is neither 0 nor a positive number", c.PerSecond)
+	}
+	if c.RecipientsPerDay < 0 {
+		fault("recipients_per_day: %d is negative", c.RecipientsPerDay)
 	}
 	if c.Scale != 0 && !(c.Scale >= scaleMin && c.Scale <= scaleMax) {
 		fault("time_scale: %v is neither 0 nor in %v..%v", c.Scale, scaleMin, scaleMax)

@@ -26,6 +26,7 @@ type accepter struct {
 	addresses string // hash or plain
 	ids       *message.IDs
 	intake    *intake
+	group     int          // recipients of one delivery
 	refusing  atomic.Bool  // for want of room
 	refusedAt atomic.Int64 // Unix nanoseconds, the last time
 }
@@ -100,7 +101,7 @@ func (m *accepting) Commit(env *message.Envelope) error {
 	if err := m.draft.Commit(meta); err != nil {
 		return m.refusal(err)
 	}
-	m.intake.add(arrival{id: env.ID, received: env.Received, recipients: len(env.To), groups: firstGroups(env)})
+	m.intake.add(arrival{id: env.ID, received: env.Received, recipients: len(env.To), groups: firstGroups(env, m.group)})
 	m.log.Info("accepted",
 		zap.Stringer("id", env.ID),
 		zap.String("from", showAddress(m.addresses, env.From)),
@@ -111,15 +112,15 @@ func (m *accepting) Commit(env *message.Envelope) error {
 	return nil
 }
 
-// firstGroups cuts a new message into deliveries of at most queue.MaxGroup recipients.
-func firstGroups(env *message.Envelope) []queue.Group {
+// firstGroups cuts a new message into deliveries of at most limit recipients.
+func firstGroups(env *message.Envelope, limit int) []queue.Group {
 	all := indices(len(env.To))
-	if len(all) <= queue.MaxGroup {
+	if len(all) <= limit {
 		return []queue.Group{{Key: groupKey(env, all)}}
 	}
 	var groups []queue.Group
 	for len(all) > 0 {
-		n := min(len(all), queue.MaxGroup)
+		n := min(len(all), limit)
 		groups = append(groups, queue.Group{Key: groupKey(env, all[:n]), To: all[:n:n]})
 		all = all[n:]
 	}

@@ -242,7 +242,7 @@ func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowc
 		d.hold(now, o, faultProbe)
 		d.heldAtDial = true
 	case o.Class == flowctl.Quota:
-		d.hold(now, o, quotaProbe)
+		d.hold(now, o, probeAfter(true, o.RetryAfter))
 		d.heldAtDial = true
 	}
 }

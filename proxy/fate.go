@@ -52,7 +52,7 @@ func (r *recovery) groups(buf []queue.Group, m *recovered, now time.Time, pause 
 	if p == nil {
 		p = new(parts)
 	}
-	if p.fates == nil && m.recipients <= queue.MaxGroup { // nearly always
+	if p.fates == nil && int(m.recipients) <= r.group { // nearly always
 		if m.ended {
 			return buf
 		}
@@ -69,7 +69,7 @@ func (r *recovery) groups(buf []queue.Group, m *recovered, now time.Time, pause 
 		}
 		x = x.after(now, pause)
 		g, ok := at[x]
-		if !ok || len(buf[g].To) == queue.MaxGroup {
+		if !ok || len(buf[g].To) == r.group {
 			g = len(buf)
 			at[x] = g
 			buf = append(buf, x.group(r.names.all[m.domain]))

@@ -22,6 +22,7 @@ type fuse struct {
 	armed     bool                    // it had tripped before: the next refusal trips it again
 	successAt time.Time
 	tripped   string        // why nothing may be bounced now; "": not tripped
+	quota     bool          // and what was said last before it tripped was about a quota
 	trippedAt time.Time     // when it last tripped
 	waited    time.Duration // for how long probes were refused, without a success between; 0: it has not tripped
 	refusedAt time.Time     // the last of those
@@ -79,7 +80,7 @@ func (f *fuse) spend(patience time.Duration) bool {
 // permanent takes note that a message was refused for good, and reports whether that may stand. If not,
 // the fuse has tripped and the message is held.
 func (f *fuse) permanent(now time.Time, id message.ID, reply string) bool {
-	f.count(now, id, reply)
+	f.count(now, id, flowctl.Permanent, reply)
 	return f.tripped == ""
 }
 
@@ -87,7 +88,7 @@ func (f *fuse) permanent(now time.Time, id message.ID, reply string) bool {
 // domains had one.
 func (f *fuse) suspect(now time.Time, id message.ID, class flowctl.Class, domain, reply string) {
 	_, known := f.refused[id]
-	f.count(now, id, reply)
+	f.count(now, id, class, reply)
 	if known || f.spent || f.tripped != "" { // one message stands for one domain, however many it names
 		return
 	}
@@ -96,7 +97,7 @@ func (f *fuse) suspect(now time.Time, id message.ID, class flowctl.Class, domain
 	}
 	f.suspects[domain] = struct{}{}
 	if len(f.suspects) >= fuseDomains {
-		f.trip(now, class.String()+": "+reply)
+		f.trip(now, class, class.String()+": "+reply)
 	}
 }
 
@@ -111,7 +112,7 @@ func (f *fuse) blocks(id message.ID) bool {
 	return len(f.blocked) >= fuseDomains
 }
 
-func (f *fuse) count(now time.Time, id message.ID, reply string) {
+func (f *fuse) count(now time.Time, id message.ID, class flowctl.Class, reply string) {
 	if f.tripped != "" { // a pause without an answer, or without a process, counts little
 		f.waited += min(now.Sub(f.refusedAt), fuseGap)
 		f.refusedAt = now
@@ -125,17 +126,17 @@ func (f *fuse) count(now time.Time, id message.ID, reply string) {
 	f.refused[id] = struct{}{}
 	switch {
 	case f.armed:
-		f.trip(now, "refused again: "+reply)
+		f.trip(now, class, "refused again: "+reply)
 	case len(f.refused) >= fuseMessages:
-		f.trip(now, "refused "+strconv.Itoa(fuseMessages)+" messages in a row: "+reply)
+		f.trip(now, class, "refused "+strconv.Itoa(fuseMessages)+" messages in a row: "+reply)
 	}
 }
 
-func (f *fuse) trip(now time.Time, why string) {
+func (f *fuse) trip(now time.Time, class flowctl.Class, why string) {
 	if f.tripped != "" {
 		return
 	}
-	f.tripped, f.trippedAt, f.refusedAt = why, now, now
+	f.tripped, f.trippedAt, f.refusedAt, f.quota = why, now, now, class == flowctl.Quota
 	f.waited = max(f.waited, 1)
 }
 

@@ -105,11 +105,12 @@ func (j *judgement) place(now time.Time, to int, v upstream.Verdict, r *upstream
 		add(rest{How: byRecipient, Key: domain, Hint: r.Signal.RetryAfter})
 	case flowctl.Quota, flowctl.Misconfigured:
 		f.suspect(now, r.Job.Env.ID, v.Class, domain, text)
-		if v.Reply.Code >= 500 && f.certain(d.Tries.Suspects, r.Signal.Started.Add(-suspectWindow)) {
+		// A quota comes back: that others got through before it was used up again proves nothing, however often it happens.
+		if v.Class == flowctl.Misconfigured && v.Reply.Code >= 500 && f.certain(d.Tries.Suspects, r.Signal.Started.Add(-suspectWindow)) {
 			j.fail(to, text)
 			return
 		}
-		add(rest{How: byRecipient, Key: domain, Suspect: true})
+		add(rest{How: byRecipient, Key: domain, Hint: r.Signal.RetryAfter, Suspect: true})
 	case flowctl.Reputation:
 		add(rest{How: byRecipient, Key: domain, Hint: r.Signal.RetryAfter})
 	case flowctl.Unavailable:

@@ -71,6 +71,7 @@ func open(cfg config.Config, log *zap.Logger, version string, listen func(addr s
 	}()
 	ids := new(message.IDs)
 	found := newRecovery(ids, log.Named("journal"))
+	found.group = cfg.Queue.Group()
 	if p.journal, err = journal.Open(cfg.Journal, found.replay); err != nil {
 		return nil, err
 	}
@@ -93,7 +94,7 @@ func open(cfg config.Config, log *zap.Logger, version string, listen func(addr s
 	if err = p.build(p.started, found); err != nil {
 		return nil, err
 	}
-	p.accepter = &accepter{journal: p.journal, log: log, addresses: cfg.Log.Addresses, intake: p.dispatcher.intake, ids: ids}
+	p.accepter = &accepter{journal: p.journal, log: log, addresses: cfg.Log.Addresses, intake: p.dispatcher.intake, ids: ids, group: cfg.Queue.Group()}
 	p.front = smtpd.New(cfg.SMTPD, smtpd.Store{Begin: p.accepter.begin}, log.Named("smtpd"))
 	p.admin, err = admin.New(cfg.Admin, p.source(), log.Named("admin"))
 	return p, err

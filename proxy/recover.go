@@ -20,6 +20,7 @@ type recovery struct {
 	names   names
 	deaths  map[message.ID]death
 	ids     *message.IDs
+	group   int // recipients of one delivery
 	bad     int // records that could not be read; what they said is forgotten, never a message
 }
 
@@ -28,7 +29,7 @@ type recovery struct {
 const crashTries = 3
 
 func newRecovery(ids *message.IDs, log *zap.Logger) *recovery {
-	return &recovery{log: log, parts: map[message.ID]*parts{}, names: newNames(), deaths: map[message.ID]death{}, ids: ids}
+	return &recovery{log: log, parts: map[message.ID]*parts{}, names: newNames(), deaths: map[message.ID]death{}, ids: ids, group: queue.MaxGroup}
 }
 
 // replay takes the next record. Only an accepted message that cannot be read is an error.

@@ -41,11 +41,23 @@ func (d *dispatcher) result(now time.Time, l *link, r *upstream.Result) {
 	held := d.fuse.tripped
 	d.apply(now, j, r, judge(now, r, j.delivery, &d.fuse))
 	if d.fuse.tripped != held && d.fuse.tripped != "" {
-		d.hold(now, flowctl.Outcome{Text: d.fuse.tripped}, faultProbe)
+		d.hold(now, flowctl.Outcome{Text: d.fuse.tripped}, probeAfter(d.fuse.quota, r.Signal.RetryAfter))
 	}
 	if r.Signal.Class == flowctl.Misconfigured && r.Signal.Stage == flowctl.StageMail && authRequired(r) {
 		d.hold(now, r.Signal, faultProbe)
 	}
+}
+
+// probeAfter says how seldom an upstream is asked that is held for what it said of messages. Some begin the wait for a quota anew
+// with each refusal, so that it is asked as seldom as it says itself, or in quotaProbe.
+func probeAfter(quota bool, hint time.Duration) time.Duration {
+	switch {
+	case !quota:
+		return faultProbe
+	case hint > 0:
+		return max(hint, faultProbe)
+	}
+	return quotaProbe
 }
 
 // cured reports whether a transaction shows that the upstream is well again: it took somebody, or refused for a moment; or, where

@@ -628,3 +628,134 @@ func TestAMessageThatIsTriedForDaysHasAShortHistory(t *testing.T) {
 		}
 	})
 }
+
+// What the upstream takes in one transaction bounds what it is given in one, before and after a restart.
+func TestATransactionHasAsManyRecipientsAsTheUpstreamTakes(t *testing.T) {
+	in(t, func(t *testing.T) {
+		w := newWorld(t, relay.Config{}, func(c *config.Config) { c.Queue.GroupMax = 7 })
+		many := rcpts(func(n int) []string {
+			var to []string
+			for i := range 30 {
+				to = append(to, fmt.Sprintf("u%d@x.example", i))
+			}
+			return to
+		})
+		w.setDown(errors.New("refused"))
+		ledger := w.send(2, 1, many)
+		w.finish()
+		w.start()
+		w.setDown(nil)
+		later := w.send(2, 1, many, func(c *source.Config) { c.Name = "later" })
+		w.settle(time.Hour)
+		ledger.Records = append(ledger.Records, later.Records...)
+		w.arrived(ledger)
+		for _, d := range w.relay.Ledger() {
+			if len(d.To) > 7 {
+				t.Errorf("%d recipients in one transaction", len(d.To))
+			}
+		}
+	})
+}
+
+// perHour is a relay that takes so many messages in an hour of its clock, and answers reply to the others.
+func perHour(limit int, reply string) relay.Config {
+	var mu sync.Mutex
+	taken := map[time.Time]int{}
+	return relay.Config{Reply: func(e relay.Event) relay.Action {
+		if e.Stage != relay.StageDot {
+			return relay.Action{}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		hour := time.Now().Truncate(time.Hour)
+		if taken[hour] >= limit {
+			return relay.Action{Reply: reply}
+		}
+		taken[hour]++
+		return relay.Action{}
+	}}
+}
+
+// A quota that is used up every hour refuses the same message again and again, while others get through in between.
+func TestAQuotaThatReturnsKillsNoMail(t *testing.T) {
+	for name, reply := range map[string]string{
+		"5yz": "550 Domain example.com has exceeded the max emails per hour (120/100 (120%)) allowed. Message discarded.",
+		"4yz": "451 4.7.1 Hourly sending quota exceeded",
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(t *testing.T) {
+				w := newWorld(t, perHour(20, reply))
+				ledger := w.send(400, 10, rcpts(func(n int) []string { return []string{fmt.Sprintf("u%d@d%d.example", n, n%9)} }))
+				w.until(30*24*time.Hour, "nothing is pending", func() bool { return w.proxy.Status().Queue.Pending == 0 })
+				if q := w.proxy.Status().Queue; q.Dead > 0 {
+					rows, err := w.proxy.deadRows(1)
+					if err != nil {
+						t.Fatal(err)
+					}
+					t.Fatalf("%d dead, e.g. %s", q.Dead, rows[0].Reason)
+				}
+				w.arrived(ledger)
+			})
+		})
+	}
+}
+
+// With all mail to one domain nothing shows that it is not the recipients' own quota.
+func TestALittleTooMuchForAQuotaKillsNoMail(t *testing.T) {
+	in(t, func(t *testing.T) {
+		w := newWorld(t, perHour(20, "550 5.4.5 Hourly sending limit exceeded"))
+		for hour := range 24 {
+			w.send(22, 2, func(c *source.Config) { c.Name = fmt.Sprintf("h%d", hour) },
+				rcpts(func(n int) []string { return []string{fmt.Sprintf("u%d@corp.example", n)} }))
+			time.Sleep(time.Hour)
+		}
+		w.settle(48 * time.Hour)
+		if q := w.proxy.Status().Queue; q.Dead > 0 || q.RecipientsDelivered != 24*22 {
+			t.Errorf("%d dead, %d of %d delivered", q.Dead, q.RecipientsDelivered, 24*22)
+		}
+	})
+}
+
+// A quota is asked for seldom: providers count what they refuse, and some begin the wait anew with it.
+func TestAUsedUpQuotaIsProbedSeldom(t *testing.T) {
+	in(t, func(t *testing.T) {
+		var mu sync.Mutex
+		asked := 0
+		w := newWorld(t, relay.Config{Reply: func(e relay.Event) relay.Action {
+			if e.Stage != relay.StageDot {
+				return relay.Action{}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			asked++
+			return relay.Action{Reply: "550 5.4.5 Daily user sending limit exceeded."}
+		}})
+		w.send(100, 5, rcpts(func(n int) []string { return []string{fmt.Sprintf("u%d@d%d.example", n, n%9)} }))
+		time.Sleep(time.Minute)
+		mu.Lock()
+		before := asked
+		mu.Unlock()
+		time.Sleep(4 * time.Hour)
+		mu.Lock()
+		defer mu.Unlock()
+		if q := w.proxy.Status().Queue; asked-before > 4*4+1 || q.Held == "" || q.Dead > 0 {
+			t.Errorf("asked %d times in 4 hours, held %q, dead %d", asked-before, q.Held, q.Dead)
+		}
+	})
+}
+
+// A relay that refuses everything at MAIL says something of us. One that refuses one sender says something of that one.
+func TestASenderThatIsRefusedIsItsOwnFault(t *testing.T) {
+	in(t, func(t *testing.T) {
+		w := newWorld(t, relay.Config{Reply: deadAt(relay.StageMail, "typo@", "550 5.1.0 <typo@nowhere.example> sender rejected")})
+		w.send(5, 1, func(c *source.Config) { c.Name, c.From = "typo", "typo@nowhere.example" },
+			rcpts(func(n int) []string { return []string{fmt.Sprintf("u%d@d%d.example", n, n)} }))
+		for i := range 60 { // a message every 10 min
+			w.send(1, 1, func(c *source.Config) { c.Name = fmt.Sprintf("n%d", i) })
+			time.Sleep(10 * time.Minute)
+		}
+		if q := w.proxy.Status().Queue; q.Dead != 5 || q.Held != "" || q.RecipientsDelivered != 60 {
+			t.Errorf("dead %d of 5, held %q, delivered %d of 60", q.Dead, q.Held, q.RecipientsDelivered)
+		}
+	})
+}

@@ -33,6 +33,9 @@ type Config struct {
 	Flow     flowctl.Config
 	Admin    admin.Config
 
+	UpstreamProfile      string        // one of profiles: where defaults come from
+	UpstreamRules        YAMLText      // a list of rules; compiled they are in Upstream
+	UpstreamRulesFile    string        // with such a list, in place of it; "": none
 	QueueMaxMessages     int           // pending messages; beyond it 452 4.3.1; 0: by the memory limit (Load fills it in)
 	JournalAllowVolatile bool          // accepts a journal on tmpfs or overlayfs
 	DrainTimeout         time.Duration // after SIGTERM

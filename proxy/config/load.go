@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/spf13/viper"
+	"gopkg.in/yaml.v3"
 )
 
 // envPrefix is what every name in the environment that concerns us begins with.
@@ -52,8 +53,12 @@ func load(environ []string, host host) (Config, *Report, error) {
 			l.values.Set(s.key, text)
 			l.sources[s.key] = sourceEnvironment
 		}
-		l.decode(s)
 	}
+	l.applyProfile()
+	for i := range settings {
+		l.decode(&settings[i])
+	}
+	l.loadRules()
 	l.derive()
 	l.validate()
 	report := &Report{Values: l.report(), Warnings: l.warnings}
@@ -199,6 +204,9 @@ func (l *loader) decode(s *setting) {
 // number where words are wanted is refused: YAML has already lost the zeros of a password like 0123.
 func written(s *setting, value any) (string, *malformed) {
 	quotes := &malformed{problem: "is no text in YAML", try: "quotes around it"}
+	if _, isYAML := s.at(&Config{}).(*YAMLText); isYAML {
+		return writtenYAML(value)
+	}
 	switch v := value.(type) {
 	case nil:
 		return "", nil
@@ -223,6 +231,21 @@ func written(s *setting, value any) (string, *malformed) {
 	default:
 		return fmt.Sprint(v), quotes
 	}
+}
+
+// writtenYAML is written for a setting that is YAML itself: text in the environment, any value in the file.
+func writtenYAML(value any) (string, *malformed) {
+	switch v := value.(type) {
+	case nil:
+		return "", nil
+	case string:
+		return v, nil
+	}
+	text, err := yaml.Marshal(value)
+	if err != nil {
+		return "", &malformed{problem: "cannot be used: " + err.Error()}
+	}
+	return strings.TrimSpace(string(text)), nil
 }
 
 func writtenList(list []any, otherwise *malformed) (string, *malformed) {

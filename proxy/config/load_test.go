@@ -73,9 +73,10 @@ func TestEverySettingCanBeSetInTheEnvironmentAndInTheFile(t *testing.T) {
 		"queue.max_messages": "77", "retry.min": "2s", "retry.max": "3m", "recipient_retry.min": "6m",
 		"recipient_retry.max": "2h", "expire_after": "50h", "dead.keep": "24h", "dead.max_bytes": "5MiB",
 		"drain_timeout": "9s", "accept_after_term": "3s", "probe.listen": "127.0.0.1:9",
-		"admin.listen": "unix:/run/a.sock", "time_scale": "0.5",
+		"admin.listen": "unix:/run/a.sock", "time_scale": "0.5", "upstream.profile": "ses",
+		"upstream.recipients_per_transaction": "50", "upstream.rules": "[{class: rate, code: 454}]", "quota.recipients_per_day": "12",
 	}
-	elsewhere := []string{fileSetting, "upstream.password_file", "upstream.ca_file"} // need files, or exclude others
+	elsewhere := []string{fileSetting, "upstream.password_file", "upstream.ca_file", "upstream.rules_file"} // need files, or exclude others
 	environ, yaml := []string{}, ""
 	for _, s := range settings {
 		value, ok := values[s.key]

@@ -16,12 +16,14 @@ type malformed struct {
 }
 
 // parseInto reads text into what at points to. The type decides: time.Duration needs units ("30s"), int64 is
-// a number of bytes ("50MiB"), []string is separated by commas, int and float64 are plain numbers.
+// a number of bytes ("50MiB"), []string is separated by commas, YAMLText is YAML, int and float64 are plain numbers.
 func parseInto(at any, text string) *malformed {
 	var m *malformed
 	switch p := at.(type) {
 	case *string:
 		*p = text
+	case *YAMLText:
+		*p, m = parseYAML(text)
 	case *[]string:
 		*p, m = parseList(text)
 	case *bool:
@@ -45,6 +47,8 @@ func format(at any) string {
 	switch p := at.(type) {
 	case *string:
 		return *p
+	case *YAMLText:
+		return string(*p)
 	case *[]string:
 		return strings.Join(*p, ",")
 	case *bool:

@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	"github.com/mailweir/mailweir/flowctl"
+	"github.com/mailweir/mailweir/proxy/queue"
 )
 
 // setting is one thing that can be set. Names, defaults, bounds and words stand here and nowhere else:
@@ -88,6 +89,9 @@ var settings = []setting{
 	{key: "upstream.plaintext_auth", env: "MAILWEIR_UPSTREAM_PLAINTEXT_AUTH", value: "false",
 		doc: "Allows credentials to be sent without TLS.",
 		at:  func(c *Config) any { return &c.Upstream.PlaintextAuth }},
+	{key: profileSetting, env: "MAILWEIR_UPSTREAM_PROFILE", value: profiles[0].name, oneOf: profileNames(),
+		doc: profileDoc(),
+		at:  func(c *Config) any { return &c.UpstreamProfile }},
 	{key: "upstream.max_connections", env: "MAILWEIR_UPSTREAM_MAX_CONNECTIONS", value: "20", min: "1", max: strconv.Itoa(flowctl.MaxConnsLimit),
 		doc: "The most connections the upstream ever sees; how many there are is found out.",
 		at:  func(c *Config) any { return &c.Flow.MaxConns }},
@@ -97,6 +101,19 @@ var settings = []setting{
 	{key: "upstream.connection_max_age", env: "MAILWEIR_UPSTREAM_CONNECTION_MAX_AGE", value: "1h", min: "1s", max: "24h",
 		doc: "Age at which a connection is replaced, so that a change of DNS is followed.",
 		at:  func(c *Config) any { return &c.Upstream.AgeMax }},
+	{key: "upstream.recipients_per_transaction", env: "MAILWEIR_UPSTREAM_RECIPIENTS_PER_TRANSACTION", value: "0",
+		empty: strconv.Itoa(queue.MaxGroup) + ", which every relay must take", max: strconv.Itoa(queue.MaxGroup),
+		doc: "Recipients that the upstream is given in one transaction.",
+		at:  func(c *Config) any { return &c.Queue.GroupMax }},
+	{key: "upstream.rules", env: "MAILWEIR_UPSTREAM_RULES", empty: "only the built-in ones",
+		doc: "Your own rules about what replies mean, a YAML list; the first that fits wins, before the built-in ones.",
+		at:  func(c *Config) any { return &c.UpstreamRules }},
+	{key: "upstream.rules_file", env: "MAILWEIR_UPSTREAM_RULES_FILE",
+		doc: "File with such a list, in place of the list itself; read at the start.",
+		at:  func(c *Config) any { return &c.UpstreamRulesFile }},
+	{key: "quota.recipients_per_day", env: "MAILWEIR_QUOTA_RECIPIENTS_PER_DAY", value: "0", empty: "no fixed limit", max: "1000000000",
+		doc: "The most recipients that the upstream is given in any 24 hours; the rest waits.",
+		at:  func(c *Config) any { return &c.Flow.RecipientsPerDay }},
 	{key: "rate_per_second", env: "MAILWEIR_RATE_PER_SECOND", value: "0", empty: "no fixed limit", max: "100000",
 		doc: "The most messages a second the upstream is given; may be a fraction.",
 		at:  func(c *Config) any { return &c.Flow.PerSecond }},

@@ -94,6 +94,8 @@ func ExampleYAML() string {
 // yamlDefault is the value in YAML, with the blank before it. A list goes on a line for itself.
 func yamlDefault(s *setting) string {
 	switch s.at(&Config{}).(type) {
+	case *YAMLText:
+		return " []"
 	case *[]string:
 		return ` ["` + strings.ReplaceAll(s.value, ",", `", "`) + `"]`
 	case *bool, *int, *float64:

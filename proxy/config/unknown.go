@@ -53,11 +53,16 @@ func isSection(key string) bool {
 }
 
 // nearest returns the name that needs the fewest changed letters to become word, "" when that would be
-// more than a third of them.
+// more than a third of them. An end that is missing counts as one letter.
 func nearest(word string, names []string) string {
+	word = strings.ToLower(word)
 	best, least := "", len(word)/3+1
 	for _, n := range names {
-		if d := editDistance(strings.ToLower(word), strings.ToLower(n)); d < least {
+		d := editDistance(word, strings.ToLower(n))
+		if d > 1 && d < least && strings.HasPrefix(strings.ToLower(n), word) {
+			d = 1
+		}
+		if d < least {
 			best, least = n, d
 		}
 	}

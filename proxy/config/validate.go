@@ -18,7 +18,7 @@ func (l *loader) validate() {
 	c := &l.cfg
 	l.component("smtpd", []string{""}, c.SMTPD.Validate())
 	l.component("upstream", []string{"upstream.", ""}, c.Upstream.Validate())
-	l.component("flowctl", []string{"upstream.", ""}, c.Flow.Validate())
+	l.component("flowctl", []string{"upstream.", "quota.", ""}, c.Flow.Validate())
 	l.component("journal", []string{"journal."}, c.Journal.Validate())
 	l.component("admin", []string{"admin.", ""}, c.Admin.Validate())
 	l.checkCollisions()

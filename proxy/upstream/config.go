@@ -24,6 +24,7 @@ type Config struct {
 	Timeouts      Timeouts      // zero fields mean RFC 5321's
 	MessagesMax   int           // rotate after so many; 0: only what the upstream shows
 	AgeMax        time.Duration // rotate after; 0: 1 h
+	Rules         Rules         // come before the built-in ones about what replies mean
 
 	// Dial opens the transport; nil: a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)

@@ -210,7 +210,7 @@ func (c *Conn) left(h heard) *ending {
 	case h.err != nil:
 		return endErr(flowctl.StageIdle, fmt.Errorf("upstream: closed by the server while idle: %w", h.err))
 	case h.reply.negative():
-		return endReply(flowctl.StageIdle, h.reply)
+		return c.endReply(flowctl.StageIdle, h.reply)
 	}
 	return c.lost(flowctl.StageIdle, h.reply)
 }

@@ -212,7 +212,7 @@ func TestEachRecipientHasItsVerdict(t *testing.T) {
 func TestNoContentWhereNobodyWasTaken(t *testing.T) {
 	for _, verb := range []string{"MAIL", "RCPT"} {
 		for _, level := range []Level{L1, L2} {
-			r := &relay{offers: pipelining, script: map[string]act{verb + " 1": {reply: "550 5.1.1 no"}, "DATA 1": {reply: "354 go on"}}}
+			r := &relay{offers: pipelining, script: map[string]act{verb + " 1": {reply: "550 5.1.3 no"}, "DATA 1": {reply: "354 go on"}}}
 			inBubble(t, r, func(t *testing.T) {
 				cl := r.client(t, Config{})
 				cl.level.Store(uint32(level))

@@ -24,8 +24,8 @@ func endErr(st flowctl.Stage, err error) *ending {
 	return &ending{outcome: outcome(st, ClassifyErr(st, err), truncate(clean(err.Error()), replyTextMax)), err: err}
 }
 
-func endReply(st flowctl.Stage, r Reply) *ending {
-	return &ending{outcome: outcome(st, Classify(st, r.Code, r.Enhanced, r.Text), r.String()), said: true}
+func (c *Conn) endReply(st flowctl.Stage, r Reply) *ending {
+	return &ending{outcome: outcome(st, c.client.cfg.Rules.Classify(st, r), r.String()), said: true}
 }
 
 func outcome(st flowctl.Stage, m Meaning, text string) flowctl.Outcome {

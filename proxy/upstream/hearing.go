@@ -71,7 +71,7 @@ func (c *Conn) judge(st flowctl.Stage, h heard) (Reply, *ending) {
 	case h.err != nil:
 		return Reply{}, endErr(st, fmt.Errorf("upstream: read reply: %w", h.err))
 	case h.reply.Code == 421, h.early && h.reply.negative():
-		return h.reply, endReply(st, h.reply)
+		return h.reply, c.endReply(st, h.reply)
 	case h.early, h.more:
 		return Reply{}, c.shifted(st, h.reply)
 	}

@@ -53,7 +53,7 @@ const classifyMax = 512
 // is a pure function of its arguments. text is the reply's without its enhanced code enh, which is 0.0.0 where
 // there is none.
 //
-// At RCPT and after the content a relay may quote a remote server ("host x said: ..."): what follows "said:"
+// At RCPT and after the content a relay may quote a remote server ("host x said: ..."): what that said
 // concerns neither us nor the relay, so nothing but the first digit of the relay's own code counts then.
 // Otherwise a class found there may still be meant for this message alone; the guards against that are the
 // caller's, who sees more than one message.
@@ -66,9 +66,9 @@ func Classify(st flowctl.Stage, code int, enh [3]uint16, text string) Meaning {
 	}
 	text = strings.ToLower(text)
 	if quotes(st, text) {
-		return fallback(st, code, enh, 0)
+		return fallback(st, code, enh, 0, "")
 	}
-	text = truncate(text, classifyMax)
+	text = essence(text)
 	hint := retryHint(text)
 	for i := range rules {
 		if rules[i].fits(st, code, enh, text) {
@@ -80,15 +80,31 @@ func Classify(st flowctl.Stage, code int, enh [3]uint16, text string) Meaning {
 			return m
 		}
 	}
-	return fallback(st, code, enh, hint)
+	return fallback(st, code, enh, hint, text)
 }
 
-func quotes(st flowctl.Stage, text string) bool {
-	return st >= flowctl.StageRcpt && st <= flowctl.StageDot && strings.Contains(text, "said:")
+// essence is what the rules see of a lower-cased text.
+func essence(lower string) string { return truncate(uncanned(lower), classifyMax) }
+
+// uncanned takes away the words that RFC 5321 section 4.2.3 gives to 450 and 550, if a server has words of its own after them:
+// then it is they that say what happened, and no mailbox need be concerned.
+func uncanned(lower string) string {
+	_, own, found := strings.Cut(lower, "action not taken: mailbox unavailable")
+	if own = strings.Trim(own, " .;:-"); found && own != "" {
+		return own
+	}
+	return lower
+}
+
+// quoting is how relays begin what a remote server told them.
+var quoting = []string{"said:", "remote server returned", "remote server responded", "from remote mail server", "error from remote", "<<< "}
+
+func quotes(st flowctl.Stage, lower string) bool {
+	return st >= flowctl.StageRcpt && st <= flowctl.StageDot && holdsOne(lower, quoting)
 }
 
 // fallback judges by the first digit. A reply outside 2yz to 5yz is unknown, and unknown means temporary.
-func fallback(st flowctl.Stage, code int, enh [3]uint16, hint time.Duration) Meaning {
+func fallback(st flowctl.Stage, code int, enh [3]uint16, hint time.Duration, lower string) Meaning {
 	word := "temp"
 	switch st {
 	case flowctl.StageConnect, flowctl.StageGreeting, flowctl.StageEHLO:
@@ -105,9 +121,11 @@ func fallback(st flowctl.Stage, code int, enh [3]uint16, hint time.Duration) Mea
 		case st <= flowctl.StageAuth:
 			word = "misconfigured"
 		case st == flowctl.StageIdle:
-		case hint > 0: // whoever says when to come back does not mean for good
-		case (code == 500 || code == 502 || code == 503) && (enh[0] == 0 || enh[1] == 5):
+		case hint > 0, comeBack.MatchString(lower): // whoever says when to come back does not mean for good
+		case (code == 500 || code == 502 || code == 503) && (enh[0] == 0 || enh[1] == 5) && !size.MatchString(lower):
 			// About the command or its place in the session (RFC 5321 section 4.2.2), hence not about this message.
+		case st == flowctl.StageMail && !aboutMessage(code, enh, lower):
+			word = "misconfigured" // about the client or the sender, which all our mail has in common
 		default:
 			word = "perm"
 		}
@@ -117,25 +135,20 @@ func fallback(st flowctl.Stage, code int, enh [3]uint16, hint time.Duration) Mea
 	return m
 }
 
-const retryHintMax = 24 * time.Hour
+// aboutMessage reports whether a 5yz to MAIL is about the one message: its size, its parameters, or how its sender is written.
+func aboutMessage(code int, enh [3]uint16, lower string) bool {
+	switch [2]uint16{enh[1], enh[2]} {
+	case [2]uint16{1, 1}, [2]uint16{1, 3}, [2]uint16{1, 7}, [2]uint16{2, 3}, [2]uint16{3, 4}, [2]uint16{5, 4}: // RFC 3463 section 3
+		return true
+	}
+	return code == 501 || code == 552 || code == 555 || enh[1] == 6 || size.MatchString(lower)
+}
 
 var (
-	retryWords = regexp.MustCompile(`\b(?:try|retry|retrying|wait|come back|back off)\b.{0,40}?\b(?:in|after|for|at least)\s+(?:about\s+|another\s+)?(\d{1,6})\s*(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)\b`)
-	retryClock = regexp.MustCompile(`\b(?:try|retry|come back|wait)\b.{0,40}?\b(?:in|after|for)\s+(\d{1,2}):(\d\d):(\d\d)\b`)
+	comeBack   = regexp.MustCompile(`\b(?:try|retry|resend|come back)\b[^.;]{0,30}\b(?:later|sometime|after|in (?:a|some|\d+)\b)|temporar\w+ (?:not |un|lock|reject|defer|fail|error|problem|block)|could not be saved`)
+	size       = regexp.MustCompile(`\b(?:size|too (?:large|big|long)|syntax)\b`)
 	limitWords = regexp.MustCompile(`\b(?:limit|max|maximum|maximal|most|only)(?: (?:number|of|is|allowed|connections?|sessions?|messages?|to|=))*[\s:=(]+(\d{1,5})(?:[^.\d]|$)`)
 )
-
-// retryHint reads "try again in 5 minutes" and the like.
-func retryHint(lower string) time.Duration {
-	var d time.Duration
-	if m := retryWords.FindStringSubmatch(lower); m != nil {
-		unit := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour}[m[2][0]]
-		d = time.Duration(number(m[1])) * unit
-	} else if m := retryClock.FindStringSubmatch(lower); m != nil {
-		d = time.Duration(number(m[1]))*time.Hour + time.Duration(number(m[2]))*time.Minute + time.Duration(number(m[3]))*time.Second
-	}
-	return min(d, retryHintMax)
-}
 
 func namedLimit(lower string) int {
 	if m := limitWords.FindStringSubmatch(lower); m != nil {

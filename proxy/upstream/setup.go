@@ -40,7 +40,7 @@ func (s *setup) refused(r Reply) *fault {
 	if !r.negative() {
 		return s.fail(fmt.Errorf("upstream: read reply: %s fits no question", r))
 	}
-	return &fault{Classify(s.stage, r.Code, r.Enhanced, r.Text), r.String()}
+	return &fault{s.client.cfg.Rules.Classify(s.stage, r), r.String()}
 }
 
 // cut ends the session from any goroutine. Its error tells nothing: the socket is gone either way.

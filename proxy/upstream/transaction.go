@@ -12,6 +12,7 @@ import (
 // transaction is a job on its way: which commands are on the wire, which are answered, and what was said so far.
 type transaction struct {
 	job      *Job
+	rules    Rules
 	reused   bool // the connection had served before
 	level    Level
 	started  time.Time // when MAIL was written
@@ -50,6 +51,7 @@ var verbStages = [...]flowctl.Stage{flowctl.StageMail, flowctl.StageMail, flowct
 func (c *Conn) begin(job *Job) *transaction {
 	tx := &transaction{
 		job:      job,
+		rules:    c.client.cfg.Rules,
 		reused:   c.begun > 0,
 		level:    c.pipelining(),
 		started:  time.Now(),
@@ -227,7 +229,7 @@ func (tx *transaction) closing(st flowctl.Stage, r Reply, end *ending) {
 	if !end.said {
 		return
 	}
-	m := Classify(st, r.Code, r.Enhanced, r.Text)
+	m := tx.rules.Classify(st, r)
 	if m.Class == flowctl.IdleClose {
 		if tx.reused {
 			return
@@ -276,7 +278,8 @@ func (c *Conn) outOfStep(tx *transaction, cmd command, r Reply) bool {
 	if r.Code != 503 || tx.level == L0 || cmd.verb > verbMail && !tx.mailed || cmd.verb == verbData && len(tx.taken) == 0 {
 		return false
 	}
-	return Classify(verbStages[cmd.verb], r.Code, r.Enhanced, r.Text).Word == "temp"
+	st := verbStages[cmd.verb]
+	return tx.rules.find(st, r) == nil && Classify(st, r.Code, r.Enhanced, r.Text).Word == "temp"
 }
 
 // giveUp ends a connection on which a server waits for content that must not come. It says nothing of the
@@ -310,7 +313,7 @@ func (tx *transaction) refuseLocal(i int, st flowctl.Stage, r Reply) {
 
 func (tx *transaction) refuse(i int, st flowctl.Stage, r Reply) {
 	tx.refused = true
-	tx.decide(i, st, r, Classify(st, r.Code, r.Enhanced, r.Text))
+	tx.decide(i, st, r, tx.rules.Classify(st, r))
 }
 
 // doubt takes back what was decided by the reply to the content.
@@ -322,7 +325,7 @@ func (tx *transaction) doubt() {
 
 // refuseAll refuses whoever has no verdict yet.
 func (tx *transaction) refuseAll(st flowctl.Stage, r Reply) {
-	tx.decideRest(st, r, Classify(st, r.Code, r.Enhanced, r.Text))
+	tx.decideRest(st, r, tx.rules.Classify(st, r))
 }
 
 // decideOurselves gives a temporary verdict to whoever has none, marked as mark is.

@@ -1,0 +1,60 @@
+package config
+
+import (
+	"strings"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/mailweir/mailweir/flowctl"
+	"github.com/mailweir/mailweir/proxy/upstream"
+)
+
+func TestOwnRulesCanBeWrittenInThreePlaces(t *testing.T) {
+	const list = "# for our relay\n- stage: [rcpt, dot]\n  text: 'RP:ORQ'\n  class: quota # resets at midnight\n"
+	indented := "upstream:\n  rules:\n    " + strings.ReplaceAll(strings.TrimSpace(list), "\n", "\n    ")
+	for name, environ := range map[string][]string{
+		"environment": {"MAILWEIR_UPSTREAM_RULES=" + list},
+		"file":        {"MAILWEIR_CONFIG=" + writeFile(t, indented)},
+		"rules file":  {"MAILWEIR_UPSTREAM_RULES_FILE=" + writeFile(t, list)},
+	} {
+		cfg, report := mustLoad(t, testHost(), environ...)
+		m := cfg.Upstream.Rules.Classify(flowctl.StageDot, upstream.Reply{Code: 550, Text: "RP:ORQ"})
+		if len(cfg.Upstream.Rules) != 1 || m.Class != flowctl.Quota {
+			t.Errorf("%s: %d rules, %+v", name, len(cfg.Upstream.Rules), m)
+		}
+		if v := report.Value("upstream.rules"); strings.Contains(v.Text, "\n") || strings.Contains(v.Text, "#") {
+			t.Errorf("%s: shown as %q", name, v.Text)
+		}
+	}
+}
+
+func FuzzYAMLOnOneLineIsTheSameYAML(f *testing.F) {
+	for _, s := range []string{"- {code: 454}", "- text: |\n    a\n    b\n", "# c\n- a # d\n", "a: &x [1, *x]", "- 'it''s'\n- \"\\t\"", "null", "[]", "- >-\n  x\n  y"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		line, m := parseYAML(text)
+		if m != nil {
+			return
+		}
+		if strings.Contains(string(line), "\n") {
+			t.Fatalf("%q became %q", text, line)
+		}
+		again, m := parseYAML(string(line))
+		if m != nil || again != line {
+			t.Fatalf("%q, then %q, %+v", line, again, m)
+		}
+		var before, after any
+		if yaml.Unmarshal([]byte(text), &before) == nil && line != "" {
+			if err := yaml.Unmarshal([]byte(line), &after); err != nil {
+				t.Fatalf("%q: %v", line, err)
+			}
+			a, err := yaml.Marshal(before)
+			b, err2 := yaml.Marshal(after)
+			if err != nil || err2 != nil || string(a) != string(b) {
+				t.Fatalf("%q became %q: %q, %q", text, line, a, b)
+			}
+		}
+	})
+}
