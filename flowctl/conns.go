@@ -18,6 +18,8 @@ type conn struct {
 	sending     int       // transactions in flight
 	look        int       // the how manieth dial this is for a place that was left free; 0: for none
 	yielding    bool      // retiring because its lease is over
+	sent        int       // messages taken
+	rcpts       int       // recipients of the transactions in flight, as counted in the quota
 	lease       time.Time // until when it may be held
 	began       time.Time
 	idleSince   time.Time
@@ -65,10 +67,10 @@ func (c *Controller) idle() int {
 }
 
 // ahead returns how many busy connections have nothing queued behind their transaction.
-func (c *Controller) ahead() int {
-	n := 0
+func (c *Controller) ahead(now time.Time) int {
+	n, most := 0, c.sessionCap(now)
 	for i := range c.conns {
-		if k := &c.conns[i]; !k.retiring && k.sending == 1 {
+		if k := &c.conns[i]; !k.retiring && k.sending == 1 && (most == 0 || k.sent+k.sending < most) {
 			n++
 		}
 	}

@@ -55,6 +55,8 @@ type Controller struct {
 	lease       leases
 	turn        turn
 	gain        gain
+	quota       quota
+	cap         sessionCap
 	refusedAt   time.Time // when a dial was last refused for the number of connections; zero: never
 	hint        Hint
 	stop        stop
@@ -175,6 +177,9 @@ func (c *Controller) SendStart(now time.Time, id ConnID, msgs, rcpts int) {
 	k.sending++
 	k.began = now
 	c.pace.take(now)
+	c.quota.roll(now, c.bucket())
+	c.quota.spend(max(rcpts, 0))
+	k.rcpts += max(rcpts, 0)
 	c.counts.Messages += uint64(max(msgs, 0))
 	c.counts.Recipients += uint64(max(rcpts, 0))
 	if a := c.address(k); a != nil && a.open && a.trial == 0 {
@@ -199,7 +204,15 @@ func (c *Controller) SendDone(now time.Time, id ConnID, o Outcome) {
 		o.Started = k.began
 	}
 	c.transaction(now, k, o)
+	c.settleQuota(now, k, o.Class)
 	k.sending--
+	switch o.Class {
+	case OK:
+		k.sent++
+	case SessionCap:
+		c.endedAt(now, k, true)
+		k.sent = 0 // it is full; its end says nothing more
+	}
 	if k.sending == 0 {
 		c.busy--
 		k.idleSince = now
@@ -226,9 +239,18 @@ func (c *Controller) Closed(now time.Time, id ConnID, o Outcome) {
 	switch {
 	case k.sending > 0:
 		c.transaction(now, k, o)
+		c.settleQuota(now, k, o.Class)
 		c.busy--
-	case o.Class == IdleClose:
+	case o.Class == IdleClose && now.Sub(k.idleSince) >= c.cfg.scaled(capAtOnce):
 		c.closedIdle(now, k)
+	}
+	switch o.Class {
+	case SessionCap:
+		c.endedAt(now, k, true)
+	case IdleClose, Unavailable:
+		if !k.retiring && now.Sub(k.idleSince) < c.cfg.scaled(capAtOnce) {
+			c.endedAt(now, k, false)
+		}
 	}
 	gone := *k
 	c.remove(id)

@@ -73,6 +73,11 @@ type Snapshot struct {
 	OpenAddrs   int           // addresses that do not answer
 	Addrs       int           // all addresses
 	Linger      time.Duration
+	SessionCap  int           // messages after which a connection is replaced, as learnt; 0: not known
+	QuotaUsed   int           // recipients in the last 24 hours
+	QuotaLimit  int           // as configured; 0: none
+	Share       float64       // of one connection, in the long run, where there is less than one for each; 0: not so
+	Waiting     time.Duration // for a connection, with demand and none held; 0: not so
 	Counts      Counts
 }
 
@@ -85,6 +90,9 @@ func (c *Controller) Snapshot(now time.Time) Snapshot {
 		ProbeGap: c.gap, Rate: c.pace.limit(), DialAt: c.dialAt, SendAt: c.sendAt,
 		Addrs: len(c.addrs), Linger: c.linger(now, 0), Counts: c.counts,
 	}
+	c.quota.roll(now, c.bucket())
+	s.SessionCap, s.QuotaUsed, s.QuotaLimit = c.sessionCap(now), int(c.quota.total), c.cfg.RecipientsPerDay
+	s.Share, s.Waiting = c.share(now), c.waiting(now)
 	s.State, s.Reason = c.settle(now)
 	s.LastMove = c.log.last
 	s.Counts.MovesDropped = c.log.dropped

@@ -18,6 +18,7 @@ func (c *Controller) Plan(now time.Time, d Demand) Plan {
 	c.turn.demand(now, ready > 0 || c.busy > 0)
 	var p Plan
 	c.endLeases(now, &p)
+	c.endFull(now)
 	c.retire(c.room(now))
 	p.Retire, p.Linger = c.retireBuf, c.linger(now, ready)
 	switch {
@@ -27,6 +28,7 @@ func (c *Controller) Plan(now time.Time, d Demand) Plan {
 	case c.sendAt.After(now):
 		p.SendAt = c.sendAt
 		p.wakeAt(now, c.sendAt)
+	case c.quotaSpent(now, &p):
 	case c.allOpen():
 		c.planTrial(now, &p)
 	default:
@@ -70,7 +72,8 @@ func (c *Controller) planFlow(now time.Time, ready int, p *Plan) {
 		p.SendAt = tokenAt
 		p.wakeAt(now, tokenAt)
 	}
-	ready = min(ready, tokens) // what the rate forbids needs no connection either
+	left, _ := c.quotaLeft(now)
+	ready = min(ready, tokens, left) // what the rate forbids needs no connection either
 	allowed, idle := c.allowed(now), c.idle()
 	c.excess = c.busy+ready > allowed
 	p.Send = max(0, min(idle, allowed-c.busy, ready))
@@ -87,7 +90,7 @@ func (c *Controller) planFlow(now time.Time, ready int, p *Plan) {
 	}
 	// What every idle connection, every dial and every dial to come leave over may queue behind a running one.
 	if c.busy <= allowed {
-		p.Ahead = max(0, min(c.ahead(), ready-max(idle, p.Send)-c.dialing-max(need, 0)))
+		p.Ahead = max(0, min(c.ahead(now), ready-max(idle, p.Send)-c.dialing-max(need, 0)))
 	}
 	if c.granted(now) && c.hint.Grant < int(c.width) && c.excess {
 		p.wakeAt(now, c.hint.Until)
@@ -222,6 +225,8 @@ func (c *Controller) current(now time.Time) (State, string) {
 		return Stopped, c.stop.reason
 	case c.sendAt.After(now):
 		return Paused, c.sendReason
+	case c.overQuota(now):
+		return Paused, reasonQuota
 	case c.down:
 		for i := range c.addrs {
 			if c.addrs[i].trial != 0 {

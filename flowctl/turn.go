@@ -94,3 +94,20 @@ func (c *Controller) knock(now time.Time, first bool) time.Duration {
 	}
 	return c.jitter(d)
 }
+
+// share is what part of one connection we get, where all share; 0: others do not hold all.
+func (c *Controller) share(now time.Time) float64 {
+	t := &c.turn
+	if t.waited == 0 || now.Sub(t.alone) >= c.cfg.scaled(sharingFor) {
+		return 0
+	}
+	lease := c.leaseFor(now)
+	return float64(lease) / float64(lease+t.waited)
+}
+
+func (c *Controller) waiting(now time.Time) time.Duration {
+	if !c.turn.waits || c.turn.wanting.IsZero() {
+		return 0
+	}
+	return now.Sub(c.turn.since())
+}

@@ -33,6 +33,8 @@ const (
 	reasonRate        = "rate refused"
 	reasonConnectRate = "rate of connections refused"
 	reasonRestored    = "restored"
+	reasonQuota       = "as many recipients as are allowed in a day"
+	reasonSessionCap  = "no more messages over one connection"
 	reasonGainTry     = "trying whether more is delivered"
 	reasonNoGain      = "no more was delivered"
 	reasonContended   = "others hold connections too"

@@ -105,7 +105,7 @@ func (d *dispatcher) ended(now time.Time, l *link, end flowctl.Outcome, sound bo
 	}
 	l.jobs = nil
 	if end.Class == flowctl.IdleClose && end.Stage != flowctl.StageIdle {
-		end.Class = flowctl.SessionCap // we ended it: no word about how long it may idle
+		end.Class = flowctl.OK // we ended it: no word about how long it may idle, or how many messages it takes
 	}
 	d.flow.Closed(now, l.id, end)
 	delete(d.links, l.id)

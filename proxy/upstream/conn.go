@@ -121,9 +121,9 @@ func (w *deadlineWriter) Write(p []byte) (int, error) {
 // When Run returns, every job it received has had its done. Jobs that are still in feed were not touched and
 // remain the feeder's, who alone knows whether more are coming: stop sending, then drain feed.
 //
-// The Outcome says why it ended: OK when feed was closed, IdleClose when the server closed while nothing was
-// under way (or Cut was called), SessionCap when the server said so or we rotated (Config.MessagesMax,
-// Config.AgeMax, refusals), else the class of the failure.
+// The Outcome says why it ended: OK when feed was closed or we rotated (Config.MessagesMax, Config.AgeMax, refusals), IdleClose when
+// the server closed while nothing was under way (or Cut was called), SessionCap when the server said so, else the class of the
+// failure.
 func (c *Conn) Run(feed <-chan *Job, done func(*Result)) flowctl.Outcome {
 	started := time.Now()
 	joined := make(chan struct{})
@@ -185,7 +185,7 @@ func (c *Conn) idle(feed <-chan *Job) (*transaction, *ending) {
 	default:
 	}
 	if why := c.spent(); why != "" {
-		return nil, retire(flowctl.SessionCap, why)
+		return nil, retire(flowctl.OK, why)
 	}
 	if c.closed {
 		return nil, retire(flowctl.OK, "no more to send")
@@ -195,7 +195,7 @@ func (c *Conn) idle(feed <-chan *Job) (*transaction, *ending) {
 	case h := <-c.in:
 		return nil, c.left(h)
 	case <-c.timer.C:
-		return nil, retire(flowctl.SessionCap, c.spent())
+		return nil, retire(flowctl.OK, c.spent())
 	case job, open := <-feed:
 		if !open {
 			return nil, retire(flowctl.OK, "no more to send")

@@ -488,7 +488,7 @@ func TestConnectionIsReplaced(t *testing.T) {
 			}
 			n := 0
 			out := tc.r.connect(t, cl).Run(feed, func(*Result) { n++ })
-			if n != tc.count || len(feed) != 10-tc.count || out.Class != flowctl.SessionCap {
+			if n != tc.count || len(feed) != 10-tc.count || out.Class != flowctl.OK {
 				t.Errorf("%s: %d done, %d left, %+v", tc.name, n, len(feed), out)
 			}
 			if last := tc.r.lines[len(tc.r.lines)-1]; last != "QUIT" {
@@ -504,7 +504,7 @@ func TestIdleConnectionIsReplacedByAge(t *testing.T) {
 		start := time.Now()
 		_, _, ended := feedOpen(r.connect(t, r.client(t, Config{AgeMax: 10 * time.Minute})))
 		out := <-ended
-		if d := time.Since(start); out.Class != flowctl.SessionCap || d != 10*time.Minute {
+		if d := time.Since(start); out.Class != flowctl.OK || d != 10*time.Minute {
 			t.Errorf("after %v: %+v", d, out)
 		}
 	})
