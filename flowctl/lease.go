@@ -67,13 +67,18 @@ func (c *Controller) beginLease(now time.Time, k *conn, took time.Duration) {
 		}
 		l.setup += time.Duration(setupWeight * float64(took-l.setup))
 	}
-	k.lease = now.Add(c.spread(c.leaseFor(now)))
+	d := c.leaseFor(now)
+	if c.slowStart {
+		k.lease = now.Add(time.Duration(c.chance() * float64(d))) // as if some had begun long ago: all at once would end at once
+		return
+	}
+	k.lease = now.Add(c.spread(d))
 }
 
 // endLeases marks the connections that have been held long enough.
 func (c *Controller) endLeases(now time.Time, p *Plan) {
-	if c.granted(now) || c.stop.on || c.down || c.dialAt.After(now) || c.sendAt.After(now) {
-		return // a budget gives and takes by itself; and what cannot be taken again is not given up
+	if c.granted(now) || c.stop.on || c.down || c.dialAt.After(now) || c.sendAt.After(now) || c.dialing > 0 {
+		return // a budget gives and takes by itself; what cannot be taken again is not given up; nor is it for a dial of our own
 	}
 	for i := range c.conns {
 		k := &c.conns[i]

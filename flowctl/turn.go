@@ -8,7 +8,8 @@ import "time"
 
 // Constants of turns. All times scale with Config.Scale.
 const (
-	knockPerConn  = 6 * time.Second  // between dials for one connection more, for each connection there would be
+	knockPerConn  = 6 * time.Second // between dials for one connection more, for each connection there would be
+	knockCap      = 20 * time.Second
 	knockAccepted = .3               // of that, after one that was accepted: there may be room for more
 	knockLeast    = 30 * time.Second // between dials of one that had its turn
 	knockMost     = 100 * time.Second
@@ -18,7 +19,8 @@ const (
 	urgentMost    = 20                // up to so many times
 
 	freshFirst  = 500 * time.Millisecond // the first pause of one that was idle before,
-	freshGrowth = .5                     // and the later ones as a part of its wait
+	freshMost   = time.Minute
+	freshGrowth = .5 // and the later ones as a part of its wait
 
 	pauseWeight = .25             // of a pause without demand in the average of them
 	sharingFor  = 5 * time.Minute // after a wait the state is called Sharing
@@ -84,7 +86,7 @@ func (c *Controller) knock(now time.Time, first bool) time.Duration {
 	}
 	age := max(now.Sub(t.since()), 0)
 	longest := c.cfg.scaled(knockMost)
-	d := max(time.Duration(freshGrowth*float64(age)), c.cfg.scaled(freshFirst))
+	d := min(max(time.Duration(freshGrowth*float64(age)), c.cfg.scaled(freshFirst)), c.cfg.scaled(freshMost))
 	if !t.ended.IsZero() {
 		d = max(time.Duration(knockGrowth*float64(age)), c.cfg.scaled(knockLeast))
 	}

@@ -248,7 +248,7 @@ func (c *Controller) gapAfterRefusal(now time.Time, probe, fresh bool) {
 func (c *Controller) scheduleProbe(now time.Time, accepted bool) {
 	gap := c.spread(c.gap)
 	if c.lease.contended() {
-		gap = time.Duration(c.established+1) * c.cfg.scaled(knockPerConn)
+		gap = min(time.Duration(c.established+1)*c.cfg.scaled(knockPerConn), c.cfg.scaled(knockCap))
 		if accepted {
 			gap = time.Duration(knockAccepted * float64(gap))
 		}
