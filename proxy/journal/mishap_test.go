@@ -208,3 +208,35 @@ func TestWhatIsWrittenAgainIsWrittenTogether(t *testing.T) {
 		}
 	})
 }
+
+// A file that cannot be renamed or removed, whatever its reason, costs its own room and not that of all others.
+func TestASegmentThatCannotBeFreedKeepsNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, l := newMemFS(), newLedger()
+		j, _ := mustOpen(t, small(m))
+		m.mu.Lock()
+		m.fault = func(op, name string) error {
+			if (op == "rename" || op == "remove") && name == segmentName(1) {
+				return errIO
+			}
+			return nil
+		}
+		m.mu.Unlock()
+		for next := uint64(1); next < 500; next++ { // a hundred segments, in a journal that has room for sixteen
+			if err := l.commit(j, next, 500); err != nil {
+				t.Fatalf("message %d, with nothing to keep but one file: %v, %+v", next, err, j.Stats())
+			}
+			must(t, l.settle(j, next))
+			<-time.After(2 * syncDelay)
+		}
+		if s := j.Stats(); s.Segments > 3 || s.TidyFailures == 0 {
+			t.Errorf("%+v", s)
+		}
+		m.heal()
+		<-time.After(2 * tidyPause)
+		if m.has(segmentName(1)) {
+			t.Error("it was not tried again")
+		}
+		mustClose(t, j)
+	})
+}
