@@ -483,3 +483,18 @@ func TestADiskThatDoesNotReadAtAStartLosesNothing(t *testing.T) {
 }
 
 func (r readless) heal() { *r.reads = -1 << 40 }
+
+// Whoever puts a file with the last of all numbers there must not make us give a segment a name that no start would read.
+func TestAForeignFileWithTheLastNumberLosesNothing(t *testing.T) {
+	m := newMemFS().with(segmentName(maxSegment), []byte("not ours"))
+	j, _ := mustOpen(t, small(m))
+	l := newLedger()
+	if err := l.commit(j, 1, 100); !errors.Is(err, ErrUnavailable) || j.Err() == nil {
+		t.Errorf("taken for a segment without a number: %v, %v", err, j.Err())
+	}
+	mustClose(t, j)
+	j, _ = mustOpen(t, small(m)) // the file was set aside
+	must(t, l.commit(j, 1, 100))
+	must(t, readBack(j, 1, l.begun[1]))
+	mustClose(t, j)
+}
