@@ -18,6 +18,7 @@ type Config struct {
 	OpenMax          time.Duration // breaker: longest pause; 0: 60 s
 	Linger           time.Duration // how long an idle connection stays warm while none was refused, unless the upstream shows less; 0: 5 s
 	RecipientsPerDay int           // recipients in a rolling 24 hours, a static ceiling; 0: none
+	Patience         float64       // factor on the pauses of a process that waits for a connection while others hold all; above 1 fewer dials are refused and shares are a little less equal, for fleets of many hundreds; 0: 1
 	Scale            float64       // factor on every time here and every constant of time, so that tests of real processes can run faster; 0: 1
 }
 
@@ -26,6 +27,8 @@ const (
 	MaxConnsLimit = 1000  // connections to one upstream
 	scaleMin      = 0.001 // below it, pauses shrink to the grain of timers
 	scaleMax      = 1000
+	patienceMin   = 0.1
+	patienceMax   = 10
 	timeMax       = 7 * 24 * time.Hour // any single time; keeps doubling and scaling far from overflow
 )
 
@@ -46,6 +49,9 @@ func (c Config) Validate() error {
 	}
 	if c.Scale != 0 && !(c.Scale >= scaleMin && c.Scale <= scaleMax) {
 		fault("time_scale: %v is neither 0 nor in %v..%v", c.Scale, scaleMin, scaleMax)
+	}
+	if c.Patience != 0 && !(c.Patience >= patienceMin && c.Patience <= patienceMax) {
+		fault("patience: %v is neither 0 nor in %v..%v", c.Patience, patienceMin, patienceMax)
 	}
 	for _, t := range []struct {
 		name string
@@ -71,6 +77,9 @@ func (c Config) Validate() error {
 func (c Config) resolved() Config {
 	if c.Scale == 0 {
 		c.Scale = 1
+	}
+	if c.Patience == 0 {
+		c.Patience = 1
 	}
 	or := func(d *time.Duration, def time.Duration) {
 		if *d == 0 {

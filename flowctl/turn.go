@@ -6,19 +6,21 @@ import "time"
 // was refused and therefore asks less is served less, and the fleet falls into those who have and those who wait. It follows
 // what is equal for all in the same position: how long it has waited.
 
-// Constants of turns. All times scale with Config.Scale.
+// Constants of turns. All times scale with Config.Scale, and where it says so with Config.Patience.
 const (
-	knockPerConn  = 6 * time.Second  // between dials for one connection more, for each connection there would be
+	knockPerConn  = 6 * time.Second  // between dials for one connection more: as often as this for each there would be,
+	knockCap      = 20 * time.Second // but not more rarely than this
 	knockAccepted = .3               // of that, after one that was accepted: there may be room for more
-	knockLeast    = 30 * time.Second // between dials of one that had its turn
-	knockMost     = 100 * time.Second
-	knockGrowth   = 1.0 // of the time since the last connection is the pause until the next dial, between those two
-	knockFirst    = time.Minute
-	urgentAfter   = 130 * time.Second // then dials become more frequent in proportion to the wait,
-	urgentMost    = 20                // up to so many times
+
+	turnFirst = time.Minute       // within this, by chance, the first dial after a turn (Patience)
+	turnLeast = 30 * time.Second  // then the pauses grow with the wait, from this (Patience)
+	turnMost  = 100 * time.Second // to this (Patience),
+	turnFair  = 130 * time.Second // and shrink in proportion to what the wait is beyond this: who has waited longest asks most often (Patience)
+	turnHaste = 20                // down to such a part
 
 	freshFirst  = 500 * time.Millisecond // the first pause of one that was idle before,
-	freshGrowth = .5                     // and the later ones as a part of its wait
+	freshGrowth = .5                     // the later ones as a part of its wait,
+	freshMost   = time.Minute            // up to this
 
 	pauseWeight = .25             // of a pause without demand in the average of them
 	sharingFor  = 5 * time.Minute // after a wait the state is called Sharing
@@ -78,21 +80,24 @@ func (t *turn) demand(now time.Time, any bool) {
 //
 // New demand knocks soon: a message now and then finds a place between the turns of those with much to send, who wait in line.
 func (c *Controller) knock(now time.Time, first bool) time.Duration {
-	t := &c.turn
 	if first {
-		return time.Duration(c.chance() * float64(c.cfg.scaled(knockFirst)))
+		return time.Duration(c.chance() * float64(c.patient(turnFirst)))
 	}
-	age := max(now.Sub(t.since()), 0)
-	longest := c.cfg.scaled(knockMost)
-	d := max(time.Duration(freshGrowth*float64(age)), c.cfg.scaled(freshFirst))
-	if !t.ended.IsZero() {
-		d = max(time.Duration(knockGrowth*float64(age)), c.cfg.scaled(knockLeast))
+	age := max(now.Sub(c.turn.since()), 0)
+	var d time.Duration
+	if c.turn.ended.IsZero() {
+		d = min(max(time.Duration(freshGrowth*float64(age)), c.cfg.scaled(freshFirst)), c.cfg.scaled(freshMost))
+	} else {
+		d = min(max(age, c.patient(turnLeast)), c.patient(turnMost))
 	}
-	d = min(d, longest)
-	if urgent := float64(age) / float64(c.cfg.scaled(urgentAfter)); urgent > 1 {
-		d = time.Duration(float64(d) / min(urgent, urgentMost))
+	if haste := float64(age) / float64(c.patient(turnFair)); haste > 1 {
+		d = time.Duration(float64(d) / min(haste, turnHaste))
 	}
 	return c.jitter(d)
+}
+
+func (c *Controller) patient(d time.Duration) time.Duration {
+	return time.Duration(c.cfg.Patience * float64(c.cfg.scaled(d)))
 }
 
 // share is what part of one connection we get, where all share; 0: others do not hold all.

@@ -77,7 +77,9 @@ func (c *Controller) disconnected(now time.Time, k *conn) {
 	if now.Sub(c.ghostAt) >= c.cfg.scaled(releaseLag) {
 		c.ghosts = 0
 	}
-	c.ghosts, c.ghostAt = c.ghosts+1, now
+	if !k.yielding { // or its place counts already
+		c.ghosts, c.ghostAt = c.ghosts+1, now
+	}
 	if k.id == c.probe {
 		c.probe = 0
 		c.scheduleProbe(now, false)
@@ -248,7 +250,7 @@ func (c *Controller) gapAfterRefusal(now time.Time, probe, fresh bool) {
 func (c *Controller) scheduleProbe(now time.Time, accepted bool) {
 	gap := c.spread(c.gap)
 	if c.lease.contended() {
-		gap = time.Duration(c.established+1) * c.cfg.scaled(knockPerConn)
+		gap = min(time.Duration(c.established+1)*c.cfg.scaled(knockPerConn), c.cfg.scaled(knockCap))
 		if accepted {
 			gap = time.Duration(knockAccepted * float64(gap))
 		}

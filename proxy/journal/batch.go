@@ -47,8 +47,10 @@ func (w *writer) take() (batch []*request, full bool) {
 		return len(*list) == 0
 	}
 	always := func(*request) bool { return true }
-	// All that is written again goes into one batch: the first one already says that the old copies do not count.
-	if !pick(&w.redo, maxSegmentBytes, maxSegmentBytes, always) {
+	// All that is written again goes into one batch: the first one already says that the old copies do not count. It begins with all
+	// blobs, and what was new among them would want room twice.
+	noBlob := func(r *request) bool { return r.recs[0].Type != Blob }
+	if !pick(&w.redo, maxSegmentBytes, maxSegmentBytes, noBlob) {
 		return batch, full
 	}
 	if !pick(&w.appends, maxUnsyncedBytes-w.written.bytes-w.syncing.bytes, maxBatchBytes, w.admitGroup) {

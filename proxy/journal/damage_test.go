@@ -483,3 +483,33 @@ func TestADiskThatDoesNotReadAtAStartLosesNothing(t *testing.T) {
 }
 
 func (r readless) heal() { *r.reads = -1 << 40 }
+
+// Whoever puts a file with the last of all numbers there must not make us give a segment a name that no start would read.
+func TestAForeignFileWithTheLastNumberLosesNothing(t *testing.T) {
+	m := newMemFS().with(segmentName(maxSegment), []byte("not ours"))
+	j, _ := mustOpen(t, small(m))
+	l := newLedger()
+	if err := l.commit(j, 1, 100); !errors.Is(err, ErrUnavailable) || j.Err() == nil {
+		t.Errorf("taken for a segment without a number: %v, %v", err, j.Err())
+	}
+	mustClose(t, j)
+	j, _ = mustOpen(t, small(m)) // the file was set aside
+	must(t, l.commit(j, 1, 100))
+	must(t, readBack(j, 1, l.begun[1]))
+	mustClose(t, j)
+}
+
+// A number comes again when the process ended between setting a file aside and making the next segment.
+func TestASecondDamagedFileOfANameIsKeptBesideTheFirst(t *testing.T) {
+	m := newMemFS().with(segmentName(7), []byte("the first"))
+	for _, content := range []string{"the first", "the second", "the third"} {
+		m = m.with(segmentName(7), []byte(content))
+		j, _ := mustOpen(t, small(m))
+		mustClose(t, j)
+	}
+	for _, name := range []string{".seg.quarantine", ".seg-2.quarantine", ".seg-3.quarantine"} {
+		if !m.has("00000007" + name) {
+			t.Errorf("%s is gone; there are %v", name, m.names)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -82,8 +83,8 @@ func traffic(t *testing.T, j *Journal, senders, large int, stop chan struct{}) (
 func TestInspectBesideARunningJournalFindsNoDamage(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg   Config
-		large int // bytes of one message in ten, beside others of up to 600
-		runs  int // inspections, at least
+		large int   // bytes of one message in ten, beside others of up to 600
+		runs  int64 // inspections, at least
 	}{
 		"memory": {Config{FS: newMemFS(), MaxBytes: 128 << 10, SegmentBytes: 8 << 10}, 0, 200},
 		"disk":   {Config{Dir: filepath.Join(t.TempDir(), "journal"), MaxBytes: 256 << 10, SegmentBytes: 16 << 10}, 0, 100},
@@ -93,23 +94,23 @@ func TestInspectBesideARunningJournalFindsNoDamage(t *testing.T) {
 			cfg := c.cfg
 			j, _ := mustOpen(t, cfg)
 			stop := make(chan struct{})
-			runs, freed := 0, 0
+			var runs atomic.Int64
+			freed := 0
 			var inspecting sync.WaitGroup
 			inspecting.Go(func() {
 				defer close(stop)
-				deadline := time.After(inspectBesideAtMost)
-				for runs < c.runs || !enough(j.Stats()) {
+				begun := time.Now()
+				for runs.Load() < c.runs || !enough(j.Stats()) {
 					r, err := Inspect(Inspection{Dir: cfg.Dir, FS: cfg.FS})
 					if err != nil || r.Damaged > 0 {
-						t.Errorf("run %d: %v: %+v", runs, err, r)
+						t.Errorf("run %d: %v: %+v", runs.Load(), err, r)
 						return
 					}
-					runs, freed = runs+1, freed+r.Freed
-					select {
-					case <-deadline:
-						t.Errorf("that is no test: %d inspections, %+v", runs, j.Stats())
+					runs.Add(1)
+					freed += r.Freed
+					if s := j.Stats(); runs.Load() > c.runs && s.Commits > besideWork && time.Since(begun) > besideTime {
+						t.Errorf("that is no test: %d inspections, %+v", runs.Load(), s)
 						return
-					default:
 					}
 				}
 			})
@@ -123,11 +124,16 @@ func TestInspectBesideARunningJournalFindsNoDamage(t *testing.T) {
 					}
 				}
 			})
-			live, sent := traffic(t, j, 6, c.large, stop)
-			inspecting.Wait()
+			var live map[uint64]bool
+			var sent int64
+			written := func() int64 { s := j.Stats(); return s.Commits + s.Appends }
+			goesOn(t, func() {
+				live, sent = traffic(t, j, 6, c.large, stop)
+				inspecting.Wait()
+			}, written, runs.Load)
 			s := j.Stats()
 			t.Logf("%d inspections beside %d messages; %d segments went while they were read; %d copies, %d recycled, %d sealed",
-				runs, sent, freed, s.Moved, s.Recycled, s.Sealed)
+				runs.Load(), sent, freed, s.Moved, s.Recycled, s.Sealed)
 			if s.Damaged > 0 {
 				t.Errorf("the journal itself took something for damage: %+v", s)
 			}
@@ -138,13 +144,52 @@ func TestInspectBesideARunningJournalFindsNoDamage(t *testing.T) {
 				}
 			}
 			compare("open")
-			mustClose(t, j)
+			goesOn(t, func() {
+				if err := j.Close(); err != nil {
+					t.Error(err)
+				}
+			})
 			compare("closed")
 		})
 	}
 }
 
-const inspectBesideAtMost = time.Minute
+// By then a journal has done all of it many times over: the sweeper goes by the clock, the rest by what there is to do, so that
+// neither a slow machine nor a fast one is a failure.
+const (
+	besideWork = 5000 // messages
+	besideTime = time.Minute
+)
+
+// standstill is longer than the slowest machine takes for one step of anything here.
+const standstill = 2 * time.Minute
+
+// goesOn runs f and waits for it, as long as each of the counters moves. Else it ends the test, and shows who waits for what.
+func goesOn(t *testing.T, f func(), counters ...func() int64) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	for last := make([]int64, len(counters)); ; {
+		select {
+		case <-done:
+			return
+		case <-time.After(standstill):
+		}
+		moves := len(counters) > 0
+		for n, counter := range counters {
+			now := counter()
+			moves = moves && now != last[n]
+			last[n] = now
+		}
+		if !moves {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("nothing has moved for %v: %d\n%s", standstill, last, stacks[:runtime.Stack(stacks, true)])
+		}
+	}
+}
 
 // enough says that a journal has done everything that an inspection could stumble over.
 func enough(s Stats) bool {

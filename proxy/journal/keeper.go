@@ -109,10 +109,12 @@ func (j *Journal) tidy() bool {
 	for _, b := range trash {
 		done = j.removeBody(b) && done
 	}
-	for s := j.freeable(); s != nil; s = j.freeable() {
+	var stuck []*segment // one whose file cannot be moved keeps nothing but what depends on it
+	for s := j.freeable(stuck); s != nil; s = j.freeable(stuck) {
 		if err := j.free(s); err != nil {
 			j.count(func(st *Stats) { st.TidyFailures++ })
-			return false
+			stuck, done = append(stuck, s), false
+			continue
 		}
 		signal(j.freed)
 	}
@@ -154,13 +156,16 @@ func (j *Journal) removeBody(b body) bool {
 	return true
 }
 
-// freeable returns a segment that may go: all its messages have ended or stand elsewhere, and no record in it matters for a
+// freeable returns a segment, none of those, that may go: all its messages have ended or stand elsewhere, and no record in it matters for a
 // message of another segment. The law is that what ends a message outlives every copy of it: if it went first, a crash would
 // bring the message back.
-func (j *Journal) freeable() *segment {
+func (j *Journal) freeable(except []*segment) *segment {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, s := range j.segments {
+		if slices.Contains(except, s) {
+			continue
+		}
 		if s.sealed && !s.busy && !s.unreadable && s.file == nil && s.live == 0 && !j.needed(s) {
 			return s
 		}
@@ -175,7 +180,7 @@ func (j *Journal) free(s *segment) error {
 	recycle := j.recyclable(s)
 	switch {
 	case s.damaged:
-		err = j.fs.Rename(s.name, s.name+quarantineSuffix)
+		err = j.quarantine(s.name)
 	case recycle:
 		err = j.fs.Rename(s.name, spareName)
 	default:

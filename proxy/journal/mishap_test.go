@@ -208,3 +208,86 @@ func TestWhatIsWrittenAgainIsWrittenTogether(t *testing.T) {
 		}
 	})
 }
+
+// A file that cannot be renamed or removed, whatever its reason, costs its own room and not that of all others.
+func TestASegmentThatCannotBeFreedKeepsNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, l := newMemFS(), newLedger()
+		j, _ := mustOpen(t, small(m))
+		m.mu.Lock()
+		m.fault = func(op, name string) error {
+			if (op == "rename" || op == "remove") && name == segmentName(1) {
+				return errIO
+			}
+			return nil
+		}
+		m.mu.Unlock()
+		for next := uint64(1); next < 500; next++ { // a hundred segments, in a journal that has room for sixteen
+			if err := l.commit(j, next, 500); err != nil {
+				t.Fatalf("message %d, with nothing to keep but one file: %v, %+v", next, err, j.Stats())
+			}
+			must(t, l.settle(j, next))
+			<-time.After(2 * syncDelay)
+		}
+		if s := j.Stats(); s.Segments > 3 || s.TidyFailures == 0 {
+			t.Errorf("%+v", s)
+		}
+		m.heal()
+		<-time.After(2 * tidyPause)
+		if m.has(segmentName(1)) {
+			t.Error("it was not tried again")
+		}
+		mustClose(t, j)
+	})
+}
+
+// A new tail begins with all blobs. If they were written again besides, the last of the other records would have to wait for one more
+// segment, and a kill before that would lose them.
+func TestWhatIsWrittenAgainFitsBesideTheBlobs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := &gatedFS{memFS: newMemFS()}
+		m, cfg := gate.memFS, Config{FS: gate, MaxBytes: 256 << 10, SegmentBytes: 16 << 10}
+		j, _ := mustOpen(t, cfg)
+		must(t, newLedger().commit(j, 1, 100))
+		synctest.Wait()
+		gate.shut()
+		var wg sync.WaitGroup
+		wg.Go(func() { newLedger().commit(j, 2, 100) })
+		synctest.Wait()
+		must(t, j.PutBlob("learnt", make([]byte, 1900)))
+		appended := 0
+		for j.written.offset() < 14<<10 { // until no other fits
+			must(t, j.Append(Record{Type: Attempt, ID: 1, Payload: make([]byte, 1900)}))
+			appended++
+			synctest.Wait()
+		}
+		m.mu.Lock()
+		m.fault = func(op, name string) error {
+			switch {
+			case op == "sync" && name == segmentName(1)+unfinishedSuffix:
+				return errIO
+			case op == "sync" && name == segmentName(2)+unfinishedSuffix:
+				return errPower // killed while the first batch is synced
+			}
+			return nil
+		}
+		m.mu.Unlock()
+		gate.open()
+		wg.Wait()
+		j.Close()
+		m.revive()
+		got := 0
+		cfg.FS = m
+		k, err := Open(cfg, func(r Record) error {
+			if r.Type == Attempt {
+				got++
+			}
+			return nil
+		})
+		must(t, err)
+		if got < appended || len(k.Blob("learnt")) != 1900 {
+			t.Errorf("%d Appends returned nil, the process was killed, %d records are there, and %d bytes of the blob", appended, got, len(k.Blob("learnt")))
+		}
+		mustClose(t, k)
+	})
+}

@@ -59,6 +59,7 @@ var (
 	errDraftEnded  = errors.New("draft was ended before")      // programmer's error
 	errRecord      = errors.New("not a state record")          // programmer's error
 	errShort       = errors.New("file shorter than its bytes") // damage
+	errNumber      = errors.New("no segment number is left")   // a file with the last one was there at Open
 )
 
 // Bounds on what one caller may hand in, and on what is under way.

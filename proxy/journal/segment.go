@@ -103,6 +103,9 @@ func bodyID(name string) (uint64, bool) {
 // name last, so that a segment without a header is always damage. With recycle it takes the file of the spare, whose
 // blocks need not be allocated, and whose bytes the new salt makes void.
 func create(fs FS, id uint64, size int64, recycle bool) (*segment, error) {
+	if id > maxSegment {
+		return nil, fault("create", segmentName(id), errNumber)
+	}
 	h := header{id: id}
 	rand.Read(h.salt[:]) // never fails: the runtime ends the process instead
 	s := &segment{id: id, salt: newSalt(h.salt[:]), name: segmentName(id), size: size}
