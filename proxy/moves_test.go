@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -9,7 +11,6 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/mailweir/mailweir/bench/relay"
-	"github.com/mailweir/mailweir/bench/source"
 	"github.com/mailweir/mailweir/flowctl"
 )
 
@@ -69,45 +70,90 @@ func TestTheLastStateThatTheLogNamesIsTheTrueOne(t *testing.T) {
 	}
 }
 
+// rival takes a place of the relay whenever there is one, and keeps it for a while, until ctx ends.
+func (w *world) rival(ctx context.Context, keep time.Duration) {
+	for ctx.Err() == nil {
+		c, err := w.up.Dial(ctx, "tcp", "relay.example:25")
+		if err != nil {
+			return // ctx has ended
+		}
+		pause := 100 * time.Millisecond
+		greeting := make([]byte, 3)
+		if n, err := c.Read(greeting); err == nil && string(greeting[:n]) == "220" {
+			pause = keep
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		_ = c.Close() // it has done its work
+	}
+}
+
 // While others hold connections too, the log tells that, and not each of the moves that it takes.
-func TestTheLogOfAContendedUpstreamIsShort(t *testing.T) {
+func TestTheLogOfASharedUpstreamIsShort(t *testing.T) {
 	in(t, func(t *testing.T) {
 		core, logs := observer.New(zap.DebugLevel)
 		w := newWorld(t, relay.Config{MaxConnections: 2, RTT: 20 * time.Millisecond, ServiceTime: 100 * time.Millisecond})
 		w.finish()
 		w.log = zap.New(core)
 		w.start()
-		// Somebody else takes a place, and leaves it again after a while, again and again.
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			for range 100 {
-				for range 20 {
-					c, err := w.up.Dial(t.Context(), "tcp", "relay.example:25")
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					time.Sleep(3 * time.Second)
-					_ = c.Close() // it was somebody else's
-				}
-				time.Sleep(time.Second)
-			}
-		}()
-		for i := 0; i < 100; i++ {
-			w.send(200, 20, func(c *source.Config) { c.Name = strings.Repeat("n", i+1) })
-			w.settle(10 * time.Minute)
+		ctx, cancel := context.WithCancel(t.Context())
+		var rivals sync.WaitGroup
+		for range 2 {
+			rivals.Go(func() { w.rival(ctx, 5*time.Second) })
 		}
-		<-done
-		info, quiet := 0, 0
+		w.send(5000, 20)
+		time.Sleep(30 * time.Minute)
+		cancel()
+		rivals.Wait()
+		told, kept, limits := 0, 0, 0
+		var last string
 		for _, e := range logs.FilterMessage("flow").All() {
 			what, _ := e.ContextMap()["what"].(string)
-			if e.Level > zap.DebugLevel {
-				info++
-			} else if strings.HasPrefix(what, "ceiling") || strings.HasPrefix(what, "state") {
-				quiet++
+			switch quiet := e.Level == zap.DebugLevel; {
+			case strings.HasPrefix(what, "state") && quiet:
+				kept++
+			case strings.HasPrefix(what, "state"):
+				told++
+				last = what
+			case strings.HasPrefix(what, "ceiling") && !quiet, strings.HasPrefix(what, "probe") && !quiet:
+				limits++
 			}
 		}
-		t.Logf("%d lines, %d moves that are told to nobody but debuggers", info, quiet)
+		if kept < 100 {
+			t.Fatalf("%d changes of state that repeat: nothing is tested", kept)
+		}
+		if told > 30 || limits > 10 {
+			t.Errorf("in half an hour the log tells %d changes of state (and keeps %d) and %d limits", told, kept, limits)
+		}
+		if state := w.proxy.Status().Upstream.State; !strings.HasSuffix(last, " to "+state) && state == "calm" {
+			t.Errorf("the log ends with %q, the state is %s", last, state)
+		}
+	})
+}
+
+// Who waits for a turn is well. A restart would not help, and would cost the place in the line.
+func TestWaitingForATurnIsAlive(t *testing.T) {
+	in(t, func(t *testing.T) {
+		w := newWorld(t, relay.Config{MaxConnections: 1, RTT: 20 * time.Millisecond})
+		ctx, cancel := context.WithCancel(t.Context())
+		var rivals sync.WaitGroup
+		rivals.Go(func() { w.rival(ctx, 24*time.Hour) })
+		time.Sleep(time.Second)
+		ledger := w.send(20, 2)
+		for i := range 120 {
+			time.Sleep(time.Minute)
+			if err := w.proxy.Live(); err != nil {
+				t.Fatalf("after %d min: %v", i, err)
+			}
+		}
+		if s := w.proxy.Status(); s.Upstream.Waiting < 7000 || s.Queue.Pending != 20 || s.Queue.Deferred > 0 {
+			t.Errorf("waiting %v s, %+v", s.Upstream.Waiting, s.Queue)
+		}
+		cancel()
+		rivals.Wait()
+		w.settle(time.Hour)
+		w.arrived(ledger)
 	})
 }
