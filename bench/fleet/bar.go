@@ -87,6 +87,11 @@ func timesUnder(name string, max float64, of func(*model.Result) float64) figure
 	return figure{Name: name, Of: of, Sense: atMost, Bar: max, Worst: max * timeSlack}
 }
 
+// none is about what must never happen.
+func none(name string, of func(*model.Result) int) figure {
+	return figure{Name: name, Sense: atMost, Of: func(r *model.Result) float64 { return float64(of(r)) }}
+}
+
 // show is a figure without a bar.
 func show(name string, u unit, of func(*model.Result) float64) figure {
 	return figure{Name: name, Unit: u, Of: of}

@@ -151,19 +151,6 @@ func many() bar {
 		jainOver(.91), utilOver(.97, util(20)), countUnder("refused per s", 7, refusedPerSecond))}}
 }
 
-// turn is a slot's use by one pod in the bars' terms: ten seconds.
-const turn = 10.0
-
-func crowd() bar {
-	const n, k = 1000, 20
-	const fair = float64(n) / k * turn
-	t := share(n, k, 3*time.Hour,
-		jainOver(.965), utilOver(.98, util(k)), countUnder("refused per s", 40, refusedPerSecond),
-		timesUnder("worst wait, fair turns", 7, func(r *model.Result) float64 { return worstWait(r) / fair }))
-	t.Long = true
-	return bar{No: 6, Name: "1,000 pods share 20 slots", Trials: []trial{t}}
-}
-
 func narrow() bar {
 	return bar{No: 7, Name: "pods share 3 slots", Trials: []trial{
 		share(10, 3, time.Hour, jainOver(.82), utilOver(.93, util(3)), show("refused per s", plain, refusedPerSecond)),

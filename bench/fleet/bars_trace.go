@@ -9,9 +9,6 @@ import (
 
 // engineering has what any pool relies on, and what a controller may cost.
 func engineering() bar {
-	none := func(name string, of func(*model.Result) int) figure {
-		return figure{Name: name, Sense: atMost, Of: func(r *model.Result) float64 { return float64(of(r)) }}
-	}
 	figures := []figure{
 		none("plans that a replay changes", func(r *model.Result) int { return r.Replay.Differs }),
 		none("plans too wide or too hasty", func(r *model.Result) int { return r.Faults.TooWide + r.Faults.TooHasty }),
