@@ -8,14 +8,15 @@ import "time"
 
 // Constants of leases. All times scale with Config.Scale.
 const (
-	calmLease   = time.Minute            // while nobody else is seen
-	calmYield   = 500 * time.Millisecond // likewise
-	sharedLease = 12 * time.Second       // while somebody else is
-	leaseSpread = .25                    // of a lease or yield, either way, by chance: what began together shall not end together
-	leaseSetups = 50                     // a lease is at least so many times what it takes to connect
-	yieldTime   = 800 * time.Millisecond
-	calmLooks   = 2    // at a place before it is taken for lost, while nobody else is seen;
-	setupWeight = .125 // of a new connection in the average of what connecting takes
+	calmLease     = time.Minute            // while nobody else is seen
+	calmYield     = 500 * time.Millisecond // likewise
+	sharedLease   = 12 * time.Second       // while somebody else is
+	leaseSpread   = .25                    // of a lease or yield, either way, by chance: what began together shall not end together
+	leaseSetups   = 50                     // a lease is at least so many times what it takes to connect
+	leaseMessages = 10                     // and what so many messages take
+	yieldTime     = 800 * time.Millisecond
+	calmLooks     = 2    // at a place before it is taken for lost, while nobody else is seen;
+	averageWeight = .125 // of one more in the averages of what connecting and messages take
 
 	quietWon   = 100             // places taken again in a row,
 	quietTime  = 5 * time.Minute // and time without losing one, after which nobody else is believed to be there
@@ -26,6 +27,7 @@ const (
 // leases is what the controller knows of those it shares the upstream with. The zero value: of nobody.
 type leases struct {
 	setup     time.Duration // what connecting takes, on average; 0: not known
+	message   time.Duration // what a message takes, likewise
 	yields    []place
 	won       int       // places taken again since the last one was lost
 	lost      time.Time // when the last one was; zero: none, or so long ago that nobody else is believed to be there
@@ -51,7 +53,7 @@ func (c *Controller) leaseFor(now time.Time) time.Duration {
 	if c.lease.stretch > 1 && now.Sub(c.lease.stretchAt) < c.cfg.scaled(stretchFor) {
 		d *= time.Duration(c.lease.stretch)
 	}
-	return max(d, leaseSetups*c.lease.setup)
+	return max(d, leaseSetups*c.lease.setup, leaseMessages*c.lease.message)
 }
 
 // spread returns d, more or less by chance.
@@ -59,14 +61,19 @@ func (c *Controller) spread(d time.Duration) time.Duration {
 	return time.Duration((1 - leaseSpread + 2*leaseSpread*c.chance()) * float64(d))
 }
 
-// begin gives a new connection its lease.
-func (c *Controller) beginLease(now time.Time, k *conn, took time.Duration) {
-	if l := &c.lease; took > 0 {
-		if l.setup == 0 {
-			l.setup = took
-		}
-		l.setup += time.Duration(setupWeight * float64(took-l.setup))
+// average takes one more duration into an average; 0 is none.
+func average(d *time.Duration, took time.Duration) {
+	if *d == 0 {
+		*d = took
 	}
+	if took > 0 {
+		*d += time.Duration(averageWeight * float64(took-*d))
+	}
+}
+
+// beginLease gives a new connection its lease.
+func (c *Controller) beginLease(now time.Time, k *conn, took time.Duration) {
+	average(&c.lease.setup, took)
 	d := c.leaseFor(now)
 	if c.slowStart {
 		k.lease = now.Add(time.Duration(c.chance() * float64(d))) // as if some had begun long ago: all at once would end at once

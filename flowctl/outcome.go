@@ -54,6 +54,7 @@ func (c *Controller) transaction(now time.Time, k *conn, o Outcome) {
 	}
 	switch o.Class {
 	case OK, PerMessage, Permanent:
+		average(&c.lease.message, o.Took)
 		if o.Class == OK && c.stop.on && !o.Started.Before(c.stop.at) {
 			c.stop = stop{}
 		}

@@ -77,7 +77,9 @@ func (c *Controller) disconnected(now time.Time, k *conn) {
 	if now.Sub(c.ghostAt) >= c.cfg.scaled(releaseLag) {
 		c.ghosts = 0
 	}
-	c.ghosts, c.ghostAt = c.ghosts+1, now
+	if !k.yielding { // or its place counts already
+		c.ghosts, c.ghostAt = c.ghosts+1, now
+	}
 	if k.id == c.probe {
 		c.probe = 0
 		c.scheduleProbe(now, false)

@@ -498,3 +498,18 @@ func TestAForeignFileWithTheLastNumberLosesNothing(t *testing.T) {
 	must(t, readBack(j, 1, l.begun[1]))
 	mustClose(t, j)
 }
+
+// A number comes again when the process ended between setting a file aside and making the next segment.
+func TestASecondDamagedFileOfANameIsKeptBesideTheFirst(t *testing.T) {
+	m := newMemFS().with(segmentName(7), []byte("the first"))
+	for _, content := range []string{"the first", "the second", "the third"} {
+		m = m.with(segmentName(7), []byte(content))
+		j, _ := mustOpen(t, small(m))
+		mustClose(t, j)
+	}
+	for _, name := range []string{".seg.quarantine", ".seg-2.quarantine", ".seg-3.quarantine"} {
+		if !m.has("00000007" + name) {
+			t.Errorf("%s is gone; there are %v", name, m.names)
+		}
+	}
+}

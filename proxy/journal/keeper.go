@@ -180,7 +180,7 @@ func (j *Journal) free(s *segment) error {
 	recycle := j.recyclable(s)
 	switch {
 	case s.damaged:
-		err = j.fs.Rename(s.name, s.name+quarantineSuffix)
+		err = j.quarantine(s.name)
 	case recycle:
 		err = j.fs.Rename(s.name, spareName)
 	default:

@@ -374,7 +374,7 @@ func (r *recovery) tidySegment(s *segment, info FileInfo) error {
 }
 
 func (r *recovery) quarantine(info FileInfo) error {
-	if err := r.j.fs.Rename(info.Name, info.Name+quarantineSuffix); err != nil {
+	if err := r.j.quarantine(info.Name); err != nil {
 		return fault("rename", info.Name, err)
 	}
 	r.j.stats.Quarantined++
