@@ -22,9 +22,11 @@ func crowd() bar {
 	const lease = 10 * time.Second // in the bars' terms, whatever the law's is
 	patient := roomy
 	patient.Patience = 1.5
+	alone := crowdOf("alone", 3*time.Hour, model.Scenario{Config: roomy},
+		jainOver(.965), utilOver(.98, util(crowdSlots)), countUnder("refused per s", 40, refusedPerSecond), turns(7, lease))
+	alone.Rivals = []string{"aimd", "postfix", "budget"}
 	return bar{No: 6, Name: "1,000 pods share 20 slots", Trials: []trial{
-		crowdOf("alone", 3*time.Hour, model.Scenario{Config: roomy},
-			jainOver(.965), utilOver(.98, util(crowdSlots)), countUnder("refused per s", 40, refusedPerSecond), turns(7, lease)),
+		alone,
 		crowdOf("alone, patience 1.5", 3*time.Hour, model.Scenario{Config: patient},
 			jainOver(.96), utilOver(.98, util(crowdSlots)), countUnder("refused per s", 23, refusedPerSecond), turns(7, lease)),
 		budgeted(), bereft(),
@@ -35,7 +37,7 @@ func crowd() bar {
 func crowdOf(name string, d time.Duration, s model.Scenario, figures ...figure) trial {
 	t := share(crowdPods, crowdSlots, d, figures...)
 	s.Name, s.Groups, s.Server, s.For, s.Warm = name, t.Scenario.Groups, t.Scenario.Server, t.Scenario.For, t.Scenario.Warm
-	t.Scenario, t.Long = s, true
+	t.Scenario, t.Rivals, t.Long = s, nil, true
 	return t
 }
 
