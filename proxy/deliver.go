@@ -39,9 +39,11 @@ type dispatcher struct {
 
 	relieved   time.Time     // when room was last looked for among the dead
 	fuseSaved  time.Duration // what the journal has of the fuse
-	heldAtDial bool          // and that came before any message
+	learnt     learnt        // and what it has of the controller
+	held       held
+	quotaWait  time.Duration // until the last probe of a quota; 0: a message was taken since
 	took       time.Duration // of the last transaction
-	held       string        // why nothing is sent; "": not held
+	teller     teller
 	stopping   bool          // nothing is started any more
 	empty      chan struct{} // closed when nothing is pending and nothing will come; nil: nobody waits for it
 	drainBy    time.Time     // until when whoever waits for empty would wait
@@ -80,12 +82,6 @@ const (
 	tick = 10 * time.Second
 	// behindPause is the wait for the journal to catch up with the decisions.
 	behindPause = 20 * time.Millisecond
-
-	// While held for a login fault one login is tried in loginProbe (retries lock accounts), for a quota in quotaProbe, for
-	// everything else in faultProbe.
-	loginProbe = 15 * time.Minute
-	quotaProbe = 15 * time.Minute
-	faultProbe = time.Minute
 )
 
 // run is the dispatcher's goroutine. It returns when stop is closed and every link has ended.
@@ -163,10 +159,11 @@ func (d *dispatcher) pump(now time.Time) (wake time.Time) {
 	wake = now.Add(tick)
 	d.buryDead(now)
 	if d.fuse.spend(d.cfg.Queue.ExpireAfter) {
-		d.log.Error("held for as long as a message may wait, refusals stand from now on", d.reply(d.held))
+		d.log.Error("held for as long as a message may wait, refusals stand from now on", d.reply(d.held.why))
 		d.flow.Resume(now)
 	}
 	d.rememberFuse()
+	d.rememberSometimes(now)
 	if d.stopping {
 		return wake
 	}
@@ -175,7 +172,7 @@ func (d *dispatcher) pump(now time.Time) (wake time.Time) {
 	}
 	ready := d.queue.Ready(now)
 	plan := d.flow.Plan(now, d.demand(now))
-	if d.held != "" && plan.State != flowctl.Stopped {
+	if d.held.why != "" && plan.State != flowctl.Stopped {
 		d.resumed(now)
 	}
 	d.retire(now, plan.Retire)
@@ -237,14 +234,14 @@ func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowc
 	switch {
 	case o.Class == flowctl.Misconfigured && o.Stage == flowctl.StageAuth:
 		d.hold(now, o, loginProbe)
-		d.heldAtDial = true
 	case o.Class == flowctl.Misconfigured:
 		d.hold(now, o, faultProbe)
-		d.heldAtDial = true
 	case o.Class == flowctl.Quota:
-		d.hold(now, o, probeAfter(true, o.RetryAfter))
-		d.heldAtDial = true
+		d.holdQuota(now, o.Started, o)
+	default:
+		return
 	}
+	d.held.atDial = true
 }
 
 // assign gives loaded messages to connections: first to idle ones, then one more to those that are busy, whose
@@ -333,7 +330,7 @@ func (d *dispatcher) loaded(now time.Time, j *job, err error) {
 	d.loading--
 	ref := j.delivery.Ref
 	switch {
-	case err == nil && d.held != "" && !j.probe: // chosen before the hold
+	case err == nil && d.held.why != "" && !j.probe: // chosen before the hold
 		j.discard()
 		d.queue.Return(ref, j.delivery.Since)
 	case err == nil:
