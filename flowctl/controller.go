@@ -265,8 +265,8 @@ func (c *Controller) Closed(now time.Time, id ConnID, o Outcome) {
 	c.settle(now)
 }
 
-// SetHint tells what a fleet-wide budget grants; it replaces the hint before. A positive grant caps the width
-// until it lapses, and connections beyond it are retired.
+// SetHint tells what a fleet-wide budget grants; it replaces the hint before. Until it lapses the grant caps the width, even at
+// none, and connections beyond it are retired.
 func (c *Controller) SetHint(now time.Time, h Hint) {
 	now = c.advance(now)
 	c.hint = h

@@ -123,9 +123,9 @@ func (s State) String() string {
 	return stateNames[s]
 }
 
-// Hint is what a fleet-wide budget granted this process. The zero value grants nothing and caps nothing.
+// Hint is what a fleet-wide budget granted this process. The zero value has lapsed and caps nothing.
 type Hint struct {
-	Grant int       // connections; above 0 it caps the width
+	Grant int       // connections, which caps the width; 0 or less: none, it is not our turn
 	Until time.Time // when the grant lapses and the local law holds alone again
 }
 
