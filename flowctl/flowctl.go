@@ -118,12 +118,12 @@ type State uint8
 const (
 	SlowStart State = iota // the width doubles per round: nothing has been refused yet
 	Calm                   // the width is known, grows by one, or probes above its ceiling
-	Contended // others hold connections too
-	Sharing   // and there is less than one for each: it holds one in turn with them
-	Open     // every address is down; nothing is tried until the pause is over
-	HalfOpen // one connection or transaction tries whether it is up again
-	Paused   // the upstream asked to wait: rate, logins, reputation, no connection free
-	Stopped  // by Stop, until Resume or a probe transaction that succeeds
+	Contended              // others hold connections too
+	Sharing                // and there is less than one for each: it holds one in turn with them
+	Open                   // every address is down; nothing is tried until the pause is over
+	HalfOpen               // one connection or transaction tries whether it is up again
+	Paused                 // the upstream asked to wait: rate, logins, reputation, no connection free
+	Stopped                // by Stop, until Resume or a probe transaction that succeeds
 )
 
 // States is the number of states.
