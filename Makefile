@@ -86,7 +86,7 @@ states:
 planted:
 	go test -tags=planted -count=1 -v -timeout 15m ./bench/planted
 
-# The flow control against its bars, in a simulation of up to a thousand processes. fleet takes 20 seeds and an hour, fleet-ci minutes.
+# The flow control against its bars, in a simulation of up to a thousand processes; fleet-ci has fewer seeds and takes a minute.
 fleet:
 	go run ./bench/fleet
 
