@@ -22,7 +22,7 @@ const (
 	batch     = 50  // the least that is sent at one time
 	feeders   = 2   // connections of the application that sends them
 	look      = 100 * time.Millisecond
-	size      = 1000 // octets of a message
+	size      = 1000             // octets of a message
 	drainTime = 2 * time.Minute  // at least, for the rest of the backlog;
 	drainWait = 20 * time.Minute // before scaling: the longest that one waits for its turns
 )
