@@ -16,8 +16,8 @@ func (f *flow) hold() {
 	}
 }
 
-// look ends a lease at s seconds and has the look at its place refused. It says whether that is repeated at once.
-func (f *flow) look(s float64) (repeated bool) {
+// lookInVain ends a lease at s seconds and has the look at its place refused. It says whether that is repeated at once.
+func (f *flow) lookInVain(s float64) (repeated bool) {
 	f.t.Helper()
 	f.hold()
 	f.nextProbe = at(1e6)
@@ -35,9 +35,9 @@ func (f *flow) look(s float64) (repeated bool) {
 	return len(f.plan(s+2.1, 100).Dial) > 0
 }
 
-// tests refuses looks from s seconds on, one in ten seconds, until so many were repeated, with the outcomes given. It returns how many
+// repeat refuses looks from s seconds on, one in ten seconds, until so many were repeated, with the outcomes given. It returns how many
 // looks there were.
-func (f *flow) tests(s float64, outcomes ...Class) (looks int) {
+func (f *flow) repeat(s float64, outcomes ...Class) (looks int) {
 	f.t.Helper()
 	for _, class := range outcomes {
 		for done := false; !done; looks++ {
@@ -45,7 +45,7 @@ func (f *flow) tests(s float64, outcomes ...Class) (looks int) {
 				f.t.Fatal("no look is repeated any more")
 			}
 			begin := s + 10*float64(looks)
-			if done = f.look(begin); done {
+			if done = f.lookInVain(begin); done {
 				f.dial(begin+2.1, begin+2.2, class)
 			}
 			f.lease.yields = nil
@@ -68,11 +68,11 @@ func times(n int, class Class) []Class {
 
 func TestLooksThatFindAPlaceAtTheNextMomentTellOfSeveralBackends(t *testing.T) {
 	f := crowded(t, 6)
-	f.tests(10, OK, Busy, OK, OK, Busy, OK, OK)
+	f.repeat(10, OK, Busy, OK, OK, Busy, OK, OK)
 	if f.lease.backends.several || f.state == Calm {
 		t.Fatalf("%v: %s, want no conclusion yet", f.state, f.stateReason)
 	}
-	f.tests(1000, OK)
+	f.repeat(1000, OK)
 	if f.state != Calm || f.stateReason != reasonSeveral || f.gap != f.cfg.ProbeMin {
 		t.Errorf("%v: %s, gap %v, want the leases of one that is alone, and a probe soon", f.state, f.stateReason, f.gap)
 	}
@@ -82,7 +82,7 @@ func TestLooksThatFindAPlaceAtTheNextMomentTellOfSeveralBackends(t *testing.T) {
 func TestOthersAreNotTakenForBackends(t *testing.T) {
 	f := crowded(t, 6)
 	for i := range 4 {
-		f.tests(10+1e4*float64(i), append(times(testAccepted-1, OK), times(testWindow-testAccepted+1, Busy)...)...)
+		f.repeat(10+1e4*float64(i), append(times(testAccepted-1, OK), times(testWindow-testAccepted+1, Busy)...)...)
 	}
 	if f.lease.backends.several || f.state == Calm {
 		t.Errorf("%v: %s, want contended", f.state, f.stateReason)
@@ -91,9 +91,9 @@ func TestOthersAreNotTakenForBackends(t *testing.T) {
 
 func TestTestsThatFindNothingBecomeRare(t *testing.T) {
 	f := crowded(t, 6)
-	first := f.tests(10, times(testWindow, Busy)...)
-	f.tests(1e4, times(3*testWindow, Busy)...)
-	last := f.tests(5e4, times(2, Busy)...)
+	first := f.repeat(10, times(testWindow, Busy)...)
+	f.repeat(1e4, times(3*testWindow, Busy)...)
+	last := f.repeat(5e4, times(2, Busy)...)
 	if first != testEvery*testWindow || last != 2*testRare {
 		t.Errorf("%d looks in the first window and %d for two tests at last, want %d and %d", first, last, testEvery*testWindow, 2*testRare)
 	}
@@ -103,7 +103,7 @@ func TestALookRepeatedLateTellsNothingOfBackends(t *testing.T) {
 	f := crowded(t, 6)
 	for i := range 8 {
 		s := 10 + 10*float64(i)
-		if f.look(s) {
+		if f.lookInVain(s) {
 			f.dial(s+3, s+3.1, OK) // somebody may have gone in the meantime
 		}
 		f.lease.yields = nil
@@ -122,7 +122,7 @@ func TestAmongSeveralBackendsAPlaceIsLookedForOften(t *testing.T) {
 	f := crowded(t, 6)
 	f.lease.backends.several, f.lease.backends.every = true, 1000
 	s := 10.0
-	f.look(s)
+	f.lookInVain(s)
 	for look := 2; look <= severalLooks; look++ {
 		if s += 4; len(f.plan(s, 100).Dial) != 1 {
 			t.Fatalf("no dial for look %d", look)
@@ -138,11 +138,11 @@ func TestAmongSeveralBackendsAPlaceIsLookedForOften(t *testing.T) {
 func TestThatThereAreSeveralBackendsIsForgottenWhenLooksAreRefusedAgain(t *testing.T) {
 	f := crowded(t, 6)
 	f.lease.backends.several = true
-	f.tests(10, append(times(testStill, OK), times(testWindow-testStill, Busy)...)...)
+	f.repeat(10, append(times(testStill, OK), times(testWindow-testStill, Busy)...)...)
 	if !f.lease.backends.several {
 		t.Fatal("forgotten though repeated looks were accepted")
 	}
-	f.tests(1e4, append(times(testStill-1, OK), times(testWindow-testStill+1, Busy)...)...)
+	f.repeat(1e4, append(times(testStill-1, OK), times(testWindow-testStill+1, Busy)...)...)
 	if f.lease.backends.several || f.state == Calm {
 		t.Errorf("%v: %s, want contended", f.state, f.stateReason)
 	}

@@ -245,13 +245,8 @@ func (c *Controller) Closed(now time.Time, id ConnID, o Outcome) {
 	case o.Class == IdleClose && now.Sub(k.idleSince) >= c.cfg.scaled(capAtOnce):
 		c.closedIdle(now, k)
 	}
-	switch o.Class {
-	case SessionCap:
-		c.endedAt(now, k, true)
-	case IdleClose, Unavailable:
-		if !k.retiring && now.Sub(k.idleSince) < c.cfg.scaled(capAtOnce) {
-			c.endedAt(now, k, false)
-		}
+	if !k.retiring { // or we ended it ourselves
+		c.endedSession(now, k, o.Class)
 	}
 	gone := *k
 	c.remove(id)

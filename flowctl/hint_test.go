@@ -40,7 +40,11 @@ func TestAGrantEndsTheWaitForAPlace(t *testing.T) {
 
 // A connection that was granted is not given up for others to find: the budget takes it when it wants it.
 func TestAGrantedConnectionHasNoLease(t *testing.T) {
-	f := calm(t, Config{}, 1)
+	f := newFlow(t, Config{})
+	f.leased = true
+	f.connect(0, 1)
+	f.dial(0, 1, Busy)
+	f.busyAll(1)
 	f.SetHint(at(2), Hint{Grant: 1, Until: at(1000)})
 	for _, s := range []float64{100, 500, 900} {
 		if p := f.plan(s, 100); len(p.Retire) != 0 {

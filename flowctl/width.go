@@ -102,18 +102,23 @@ func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 	slow := c.slowStart
 	c.refusedAt = now
 	c.dialTested(now, k, false)
-	if k.look > 0 && !slow && !k.test && !c.lease.lost.IsZero() && c.lease.backends.test(c.established) {
+	ghosts := 0
+	if o.Started.Sub(c.ghostAt) < c.cfg.scaled(releaseLag) {
+		ghosts = c.ghosts // closed so shortly before the dial that they may have been counted
+	}
+	switch {
+	case k.look == 0 || slow:
+	case ghosts > 0: // that is no word about the place that was left free
+		c.yield(now, k.look-1)
+		return
+	case !k.test && !c.lease.lost.IsZero() && c.lease.backends.test(c.established):
 		c.leave(place{until: now, looked: k.look, test: true})
 		return
-	}
-	if k.look > 0 && !slow && !c.placeLost(now, k.look) {
+	case !c.placeLost(now, k.look):
 		return
 	}
-	held := c.held(now)
-	sure := held
-	if o.Started.Sub(c.ghostAt) < c.cfg.scaled(releaseLag) {
-		held += c.ghosts // closed so shortly before the dial that they may have been counted
-	}
+	sure := c.held(now)
+	held := sure + ghosts
 	to := max(held, 1)
 	if c.ceiling > 0 {
 		to = max(min(to, c.ceiling), sure, 1)

@@ -29,6 +29,7 @@ const (
 	sessionMeasured = 4 * sessionWidth * sessionMessages
 	sessionUsed     = 0.7 // of what a session may carry: replacing it much earlier costs logins
 	sessionLimit    = 2 * time.Minute
+	sessionScale    = 0.1 // at least: below it the lease of a connection would be over before its messages
 	sessionReply    = "421 Connection closed by server. Maximum message count per session reached."
 
 	dailyRecipients = 50
@@ -46,7 +47,7 @@ func TestARateOfMessagesIsFoundAndKept(t *testing.T) {
 	f.feed(t, 1)
 	f.serve(t)
 	every(t.Context(), *warmup/2)
-	s := f.observe(t, *measure/2)
+	s := f.observe(t, *measure/3)
 	f.report(t)
 	t.Logf("%.4g messages a second allowed, %.4g taken, %.4g turned away", rate, float64(len(s.taken))/s.seconds(), s.perSecond(throttled))
 	atLeast(t, "share of the rate that was used", float64(len(s.taken))/s.seconds()/rate, rateBar)
@@ -63,7 +64,7 @@ func TestThreadsAreFoundByWhatIsSaidAfterTheContent(t *testing.T) {
 	f.serve(t)
 	every(t.Context(), *warmup/2)
 	var widths []float64
-	s := f.during(t, *measure/2, func() { widths = append(widths, f.members[0].Status(t).Upstream.Width) })
+	s := f.during(t, *measure/3, func() { widths = append(widths, f.members[0].Status(t).Upstream.Width) })
 	f.report(t)
 	settled := 0
 	for _, w := range widths {
@@ -83,7 +84,8 @@ func TestThreadsAreFoundByWhatIsSaidAfterTheContent(t *testing.T) {
 // it, and once it is known it is not heard any more.
 func TestTheMessagesOfASessionAreLearnt(t *testing.T) {
 	f := newFleet(t, 1, relay.Config{MessagesPerConnection: sessionMessages, CapReply: sessionReply, ServiceTime: sessionSpeed},
-		fmt.Sprintf("MAILWEIR_UPSTREAM_MAX_CONNECTIONS=%d", sessionWidth))
+		fmt.Sprintf("MAILWEIR_UPSTREAM_MAX_CONNECTIONS=%d", sessionWidth),
+		fmt.Sprintf("MAILWEIR_TIME_SCALE=%g", max(*scale, sessionScale)))
 	f.feed(t, 1)
 	f.serve(t)
 	charged := 0
