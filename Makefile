@@ -16,7 +16,7 @@ CHART_CASES  = emptydir pvc
 HELM_TEMPLATE = $(HELM) template demo $(CHART) --namespace mail --kube-version 1.29.0
 
 .PHONY: build test check fmt vet staticcheck race lint bench bench-commit commit states demo interop backlog crash crash-ci planted \
-        chart chart-golden image clean
+        chart chart-golden image clean fleet-pictures
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/mailweir ./cmd/mailweir
@@ -97,6 +97,10 @@ chart-golden:
 	@set -e; for c in $(CHART_CASES); do \
 		$(HELM_TEMPLATE) -f $(CHART)/testdata/$$c.values.yaml > $(CHART)/testdata/$$c.golden.yaml; \
 	done
+
+# The pictures of bench/fleet: always the same, as long as flowctl is.
+fleet-pictures:
+	go run ./bench/fleet -bars 3,8,10 -draw bench/fleet/pictures
 
 image:
 	docker build --build-arg VERSION=$(VERSION) -t mailweir:$(VERSION) .
