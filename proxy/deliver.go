@@ -229,7 +229,11 @@ func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowc
 	d.lastError = o.Text
 	if what := o.Class.String() + " " + o.Stage.String(); what != d.lastDial {
 		d.lastDial = what
-		d.log.Warn("no connection", zap.Stringer("class", o.Class), zap.Stringer("stage", o.Stage), d.reply(o.Text))
+		log := d.log.Warn
+		if o.Class == flowctl.Busy && d.teller.shared {
+			log = d.log.Debug // somebody else's turn; the state tells that
+		}
+		log("no connection", zap.Stringer("class", o.Class), zap.Stringer("stage", o.Stage), d.reply(o.Text))
 	}
 	switch {
 	case o.Class == flowctl.Misconfigured && o.Stage == flowctl.StageAuth:

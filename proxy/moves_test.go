@@ -111,6 +111,7 @@ func TestTheLogOfASharedUpstreamIsShort(t *testing.T) {
 		time.Sleep(30 * time.Minute)
 		cancel()
 		rivals.Wait()
+		time.Sleep(20 * time.Minute)
 		told, kept, limits, quietly := 0, 0, 0, 0
 		var last string
 		for _, e := range logs.FilterMessage("flow").All() {
@@ -133,7 +134,11 @@ func TestTheLogOfASharedUpstreamIsShort(t *testing.T) {
 		if told > 30 || limits > 3 {
 			t.Errorf("in half an hour the log tells %d changes of state (and keeps %d) and %d limits", told, kept, limits)
 		}
-		if state := w.proxy.Status().Upstream.State; !strings.HasSuffix(last, " to "+state) && state == "calm" {
+		refusals := logs.FilterMessage("no connection")
+		if loud := refusals.Filter(func(e observer.LoggedEntry) bool { return e.Level > zap.DebugLevel }).Len(); loud > 5 || refusals.Len() < 50 {
+			t.Errorf("of %d refusals %d are warned of", refusals.Len(), loud)
+		}
+		if state := w.proxy.Status().Upstream.State; !strings.HasSuffix(last, " to "+state) {
 			t.Errorf("the log ends with %q, the state is %s", last, state)
 		}
 	})

@@ -14,7 +14,10 @@ import (
 
 // Limits of real relays, each met by one process.
 const (
-	amazonRate   = 14 // messages a second, before scaling: the constants of time scale, so that a rate scales the other way
+	amazonRate   = 14                     // messages a second, before scaling: the constants of time scale, so that a rate scales the other way
+	amazonTime   = 200 * time.Millisecond // for a message, before scaling
+	rateScale    = 0.1                    // at least: below it the grain of timers shows in the intervals between messages
+	rateWarm     = 5 * time.Minute        // before scaling, as the simulation has it
 	rateBar      = 0.95
 	throttledBar = 0.01
 
@@ -42,11 +45,13 @@ const (
 
 // TestARateOfMessagesIsFoundAndKept: Amazon SES answers the end of a message that is one too many in this second.
 func TestARateOfMessagesIsFoundAndKept(t *testing.T) {
-	rate := amazonRate / *scale
-	f := newFleet(t, 1, relay.Config{RatePerSecond: rate, RateBurst: amazonRate, ServiceTime: scaled(200 * time.Millisecond)})
+	scale := max(*scale, rateScale)
+	rate := amazonRate / scale
+	f := newFleet(t, 1, relay.Config{RatePerSecond: rate, RateBurst: amazonRate, ServiceTime: time.Duration(scale * float64(amazonTime))},
+		fmt.Sprintf("MAILWEIR_TIME_SCALE=%g", scale))
 	f.feed(t, 1)
 	f.serve(t)
-	every(t.Context(), *warmup/2)
+	every(t.Context(), max(*warmup/2, time.Duration(scale*float64(rateWarm))))
 	s := f.observe(t, *measure/3)
 	f.report(t)
 	t.Logf("%.4g messages a second allowed, %.4g taken, %.4g turned away", rate, float64(len(s.taken))/s.seconds(), s.perSecond(throttled))
