@@ -117,7 +117,8 @@ func (c *Controller) DialStart(now time.Time, id ConnID, addr string) {
 		c.counts.Unknown++
 		return
 	}
-	k := conn{id: id, name: addr, addr: c.lookup(addr), began: now, look: c.takeYield(now)}
+	k := conn{id: id, name: addr, addr: c.lookup(addr), began: now}
+	k.look, k.test = c.takeYield(now)
 	k.probe = k.look == 0 && !c.slowStart && c.ceiling > 0 && c.claimed(now) >= c.ceiling
 	c.conns = append(c.conns, k)
 	c.dialing++

@@ -244,6 +244,8 @@ func (c *Controller) current(now time.Time) (State, string) {
 		return Contended, reasonContended
 	case int(c.width) >= c.cfg.MaxConns:
 		return Calm, reasonAtMax
+	case c.lease.backends.several:
+		return Calm, reasonSeveral
 	case c.ceiling > 0 && int(c.width) >= c.ceiling:
 		return Calm, reasonRefused
 	default:
