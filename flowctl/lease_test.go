@@ -320,3 +320,21 @@ func TestKnocksForOneMoreGrowWithWhatIsHeld(t *testing.T) {
 		}
 	}
 }
+
+// The dials of slow start go on while a place is left free, and take it: what is established at the refusal is all that fits.
+func TestARefusalInSlowStartEndsTheClaimToWhatIsLeftFree(t *testing.T) {
+	f := newFlow(t, Config{})
+	f.connect(0, 4)
+	f.width = 8
+	f.busyAll(0)
+	f.find(1).lease = at(1)
+	f.plan(1, 100)
+	f.done(1, 1, OK)
+	f.Closed(at(1), 1, Outcome{})
+	f.connect(1.1, 1)
+	f.dial(1.1, 1.12, Busy)
+	f.want(4, 4)
+	if n, _ := f.yielding(at(1.12)); n != 0 || f.lease.contended() {
+		t.Errorf("%d places left free, contended %v", n, f.lease.contended())
+	}
+}

@@ -119,6 +119,9 @@ func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 		c.pauseDials(now, named(o), reasonRefused)
 		return
 	}
+	if slow {
+		c.lease.yields = c.lease.yields[:0] // the dials of slow start have taken what was left free, or somebody else has
+	}
 	sure := c.held(now)
 	held := sure + ghosts
 	to := max(held, 1)
