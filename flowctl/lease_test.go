@@ -307,6 +307,7 @@ func TestKnocksForOneMoreGrowWithWhatIsHeld(t *testing.T) {
 		}{{false, base}, {true, base * knockAccepted}} {
 			sum := 0.0
 			for range 400 {
+				f.lease.row = 0
 				f.scheduleProbe(at(1), s.accepted)
 				d := sec(f.nextProbe) - 1
 				if d < s.of*.5 || d > s.of*1.5 {
@@ -336,5 +337,32 @@ func TestARefusalInSlowStartEndsTheClaimToWhatIsLeftFree(t *testing.T) {
 	f.want(4, 4)
 	if n, _ := f.yielding(at(1.12)); n != 0 || f.lease.contended() {
 		t.Errorf("%d places left free, contended %v", n, f.lease.contended())
+	}
+}
+
+// Many have left, and none has said so: whose dials are all accepted takes twenty places within a minute, and not one in six seconds.
+func TestDialsThatAreAcceptedInARowGrowFaster(t *testing.T) {
+	f := calm(t, Config{}, 1)
+	f.contend(1)
+	f.scheduleProbe(at(1), false)
+	now := 1.0
+	for f.established < 20 {
+		at, p := f.next(now, now+60, 100)
+		if len(p.Dial) != 1 {
+			t.Fatalf("%+v at %v s", p, at)
+		}
+		now = at
+		id := f.connect(now, 1)
+		f.SendStart(f.now, id, 1, 1)
+		f.done(now, id, OK) // which confirms the probe
+		f.busyAll(now)
+	}
+	if now > 60 {
+		t.Errorf("%d connections after %.0f s", f.established, now)
+	}
+	f.dial(now, now, Busy)
+	f.scheduleProbe(f.now, true)
+	if d := f.nextProbe.Sub(f.now); d < knockCap*3/20 {
+		t.Errorf("a pause of %v after a refusal: others are there again", d)
 	}
 }

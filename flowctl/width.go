@@ -101,7 +101,7 @@ func (c *Controller) disconnected(now time.Time, k *conn) {
 // are established fit. Refusals of dials that began before the last cut are the same event.
 func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 	slow := c.slowStart
-	c.refusedAt = now
+	c.refusedAt, c.lease.row = now, 0
 	c.dialTested(now, k, false)
 	ghosts := 0
 	if o.Started.Sub(c.ghostAt) < c.cfg.scaled(releaseLag) {
@@ -272,7 +272,9 @@ func (c *Controller) scheduleProbe(now time.Time, accepted bool) {
 	case !c.lease.contended():
 		gap = c.spread(gap)
 	case accepted:
-		gap = c.jitter(time.Duration(knockAccepted * float64(gap)))
+		c.lease.row++
+		halved := min(max(c.lease.row-knockRow, 0), knockHalved)
+		gap = c.jitter(time.Duration(knockAccepted*float64(gap)) >> halved)
 	default:
 		gap = c.jitter(gap)
 	}
