@@ -11,7 +11,7 @@ const (
 	knockPerConn  = 6 * time.Second  // between dials for one connection more: as often as this for each there would be,
 	knockCap      = 20 * time.Second // but not more rarely than this
 	knockAccepted = .3               // of that, after one that was accepted: there may be room for more
-	knockRow      = 4                // accepted in a row mean that others have left: each further one halves the pause,
+	knockRow      = 6                // accepted in a row mean that others have left: each further one halves the pause,
 	knockHalved   = 4                // so many times at most
 
 	turnFirst = time.Minute       // within this, by chance, the first dial after a turn (Patience)
