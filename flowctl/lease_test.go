@@ -340,16 +340,13 @@ func TestARefusalInSlowStartEndsTheClaimToWhatIsLeftFree(t *testing.T) {
 	}
 }
 
-// Many have left, and none has said so: whose dials are all accepted takes twenty places within a minute and a half, and not one in six seconds.
-func TestDialsThatAreAcceptedInARowGrowFaster(t *testing.T) {
-	f := calm(t, Config{}, 1)
-	f.contend(1)
-	f.scheduleProbe(at(1), false)
-	now := 1.0
-	for f.established < 20 {
+// grow accepts every dial and every message from now on, and returns when there are n connections.
+func (f *flow) grow(now float64, n int) float64 {
+	f.t.Helper()
+	for f.established < n {
 		at, p := f.next(now, now+60, 100)
 		if len(p.Dial) != 1 {
-			t.Fatalf("%+v at %v s", p, at)
+			f.t.Fatalf("%+v at %v s", p, at)
 		}
 		now = at
 		id := f.connect(now, 1)
@@ -357,12 +354,53 @@ func TestDialsThatAreAcceptedInARowGrowFaster(t *testing.T) {
 		f.done(now, id, OK) // which confirms the probe
 		f.busyAll(now)
 	}
-	if now > 90 {
-		t.Errorf("%d connections after %.0f s", f.established, now)
+	return now
+}
+
+// Many have left, and none has said so: whose dials are all accepted takes twenty places in about a minute, and not one in six seconds.
+func TestDialsThatAreAcceptedInARowGrowFaster(t *testing.T) {
+	f := calm(t, Config{}, 1)
+	f.contend(1)
+	f.turn.wanting = at(-60)
+	f.ready = 100
+	f.scheduleProbe(at(1), false)
+	now := f.grow(1, 20)
+	if now < 20 || now > 90 {
+		t.Errorf("20 connections after %.0f s", now)
 	}
 	f.dial(now, now, Busy)
 	f.scheduleProbe(f.now, true)
 	if d := f.nextProbe.Sub(f.now); d < knockCap*3/20 {
 		t.Errorf("a pause of %v after a refusal: others are there again", d)
+	}
+}
+
+// A burst at several processes: who has still much when the others are through does not wait for half a minute.
+func TestMuchThatIsFreshFindsOutByItselfWhatThereIs(t *testing.T) {
+	for _, s := range []struct {
+		ready       int
+		least, most float64
+	}{{100, .5, 10}, {freshMuch - 1, 3, 40}} {
+		f := calm(t, Config{}, 1)
+		f.plan(2, 0)
+		f.done(2, 1, OK)
+		f.plan(3, 0)
+		f.contend(3)
+		f.plan(10, s.ready)
+		f.busyAll(10)
+		took := 0.0
+		for id := ConnID(0); f.established < 4; {
+			now, p := f.next(10+took, 100, s.ready)
+			if took = now - 10; len(p.Dial) != 1 {
+				t.Fatalf("%+v", p)
+			}
+			id = f.connect(now, 1)
+			f.SendStart(f.now, id, 1, 1)
+			f.done(now, id, OK)
+			f.busyAll(now)
+		}
+		if took < s.least || took > s.most {
+			t.Errorf("%d ready: three more after %.1f s, want %v to %v", s.ready, took, s.least, s.most)
+		}
 	}
 }

@@ -134,7 +134,7 @@ func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 	}
 	if o.Started.After(c.countCut) {
 		c.countCut = now
-		if k.probe || !c.lease.contended() || c.gap == 0 {
+		if k.probe || !c.shares(now) || c.gap == 0 {
 			c.gapAfterRefusal(now, k.probe, slow)
 		}
 	}
@@ -233,7 +233,7 @@ func (c *Controller) growthLimit(now time.Time) int {
 
 func (c *Controller) probeConfirmed(now time.Time) {
 	c.probe = 0
-	if c.lease.contended() {
+	if c.shares(now) {
 		c.scheduleProbe(now, true)
 		return
 	}
@@ -256,7 +256,7 @@ func (c *Controller) gapAfterRefusal(now time.Time, probe, fresh bool) {
 	switch {
 	case c.gap == 0 || fresh:
 		c.gap = c.cfg.ProbeMin
-	case c.lease.contended():
+	case c.shares(now):
 	case probe:
 		c.gap *= 2
 	}
@@ -269,7 +269,7 @@ func (c *Controller) gapAfterRefusal(now time.Time, probe, fresh bool) {
 func (c *Controller) scheduleProbe(now time.Time, accepted bool) {
 	gap := c.probeGap(now)
 	switch {
-	case !c.lease.contended():
+	case !c.shares(now):
 		gap = c.spread(gap)
 	case accepted:
 		c.lease.row++
@@ -283,7 +283,7 @@ func (c *Controller) scheduleProbe(now time.Time, accepted bool) {
 
 // probeGap returns how far probes above the ceiling are apart, without chance; 0: no ceiling is known.
 func (c *Controller) probeGap(now time.Time) time.Duration {
-	if c.ceiling > 0 && c.lease.contended() {
+	if c.ceiling > 0 && c.shares(now) {
 		return min(time.Duration(c.established+1)*c.cfg.scaled(knockPerConn), c.cfg.scaled(knockCap))
 	}
 	return c.gap
