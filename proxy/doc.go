@@ -13,9 +13,9 @@
 //	application ─► smtpd ─► accept ─► journal (write, sync) ─► 250
 //	                           │
 //	                           ▼
-//	             intake ─► dispatcher (queue, flowctl) ─► load ─► connection ─► upstream
-//	                           ▲                                     │
-//	                           └───────── result ◄── journal ◄───────┘
+//	             intake ─► dispatcher (queue, flowctl) ─► load, sign ─► connection ─► upstream
+//	                           ▲                                           │
+//	                           └─────────── result ◄── journal ◄───────────┘
 //
 // # Who owns which goroutine
 //
@@ -51,4 +51,5 @@
 //	took, age   durations                         class       what a reply means (flowctl.Class)
 //	stage       where in a session                pending     messages not ended
 //	uncertain   it may have been delivered        left        messages that wait for the next start
+//	key         where DNS has a signing key
 package proxy
