@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/mailweir/mailweir/flowctl"
 	"github.com/mailweir/mailweir/proxy/message"
 	"github.com/mailweir/mailweir/proxy/queue"
@@ -16,7 +18,7 @@ import (
 // their number in seconds, from 1.
 func newCarrier(t *testing.T, links int) *dispatcher {
 	t.Helper()
-	flow, err := flowctl.New(flowctl.Config{}, 1, noon)
+	flow, err := flowctl.New(flowctl.Config{RecipientsPerDay: 500}, 1, noon)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,6 +124,37 @@ func TestARetiredConnectionBeginsNothingMore(t *testing.T) {
 		}
 		if next, ok := d.queue.Next(noon); ok && int(next.ID) != begun+1 {
 			t.Errorf("%d begun: message %d comes next", begun, next.ID)
+		}
+	}
+}
+
+// The feed of a connection that is leaving is closed: it gives nothing back, and what it carries out stays its own.
+func TestAHoldTakesNothingFromAConnectionThatIsLeaving(t *testing.T) {
+	d := newCarrier(t, 1)
+	d.log, d.recorder = zap.NewNop(), &recorder{entries: make(chan entry, 10)}
+	l := d.links[1]
+	feedTwo(t, d, l, 1)
+	d.retire(noon, []flowctl.ConnID{1})
+	d.hold(noon, flowctl.Outcome{Text: "535 no"}, time.Minute)
+	if len(l.jobs) != 1 || d.queue.Ready(noon) != 1 || d.flow.Snapshot(noon).Busy != 1 {
+		t.Errorf("%d jobs stay and %d are queued again, %d busy", len(l.jobs), d.queue.Ready(noon), d.flow.Snapshot(noon).Busy)
+	}
+}
+
+func TestNoMessageMayBeSentBeforeItsTime(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		plan flowctl.Plan
+		want bool
+	}{
+		{"a connection is idle", flowctl.Plan{Send: 1}, true},
+		{"waiting for a turn", flowctl.Plan{State: flowctl.Sharing, SendAt: noon.Add(time.Second)}, false},
+		{"the time is not yet there", flowctl.Plan{Send: 1, SendAt: noon.Add(time.Second)}, false},
+		{"the time is there", flowctl.Plan{Send: 1, SendAt: noon}, true},
+		{"nothing can be dialled", flowctl.Plan{}, false},
+	} {
+		if got := maySend(noon, tt.plan); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
 		}
 	}
 }

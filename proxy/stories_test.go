@@ -629,6 +629,23 @@ func TestAMessageThatIsTriedForDaysHasAShortHistory(t *testing.T) {
 	})
 }
 
+// The rate is the relay's when it is refused to one message and then to another.
+func TestARateThatOthersMeetTooIsKept(t *testing.T) {
+	in(t, func(t *testing.T) {
+		w := newWorld(t, relay.Config{RatePerSecond: 14, RateBurst: 14, ServiceTime: 100 * time.Millisecond})
+		ledger := w.send(8000, 20)
+		time.Sleep(8 * time.Minute)
+		if u := w.proxy.Status().Upstream; u.Rate < 12 || u.Rate > 16 {
+			t.Errorf("%v a second: %+v", u.Rate, u)
+		}
+		w.settle(time.Hour)
+		w.arrived(ledger)
+		if n := w.relay.Counters().Throttled; n > 8000/50 {
+			t.Errorf("%d of 8000 were refused", n)
+		}
+	})
+}
+
 // What the upstream takes in one transaction bounds what it is given in one, before and after a restart.
 func TestATransactionHasAsManyRecipientsAsTheUpstreamTakes(t *testing.T) {
 	in(t, func(t *testing.T) {
@@ -712,34 +729,6 @@ func TestALittleTooMuchForAQuotaKillsNoMail(t *testing.T) {
 		w.settle(48 * time.Hour)
 		if q := w.proxy.Status().Queue; q.Dead > 0 || q.RecipientsDelivered != 24*22 {
 			t.Errorf("%d dead, %d of %d delivered", q.Dead, q.RecipientsDelivered, 24*22)
-		}
-	})
-}
-
-// A quota is asked for seldom: providers count what they refuse, and some begin the wait anew with it.
-func TestAUsedUpQuotaIsProbedSeldom(t *testing.T) {
-	in(t, func(t *testing.T) {
-		var mu sync.Mutex
-		asked := 0
-		w := newWorld(t, relay.Config{Reply: func(e relay.Event) relay.Action {
-			if e.Stage != relay.StageDot {
-				return relay.Action{}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			asked++
-			return relay.Action{Reply: "550 5.4.5 Daily user sending limit exceeded."}
-		}})
-		w.send(100, 5, rcpts(func(n int) []string { return []string{fmt.Sprintf("u%d@d%d.example", n, n%9)} }))
-		time.Sleep(time.Minute)
-		mu.Lock()
-		before := asked
-		mu.Unlock()
-		time.Sleep(4 * time.Hour)
-		mu.Lock()
-		defer mu.Unlock()
-		if q := w.proxy.Status().Queue; asked-before > 4*4+1 || q.Held == "" || q.Dead > 0 {
-			t.Errorf("asked %d times in 4 hours, held %q, dead %d", asked-before, q.Held, q.Dead)
 		}
 	})
 }

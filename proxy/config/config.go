@@ -36,6 +36,7 @@ type Config struct {
 	DKIM     []dkim.Key // what to sign with; nil: nothing is signed
 
 	UpstreamProfile      string        // one of profiles: where defaults come from
+	UpstreamSlowness     string        // ignore or gain; what it comes to is in Flow
 	UpstreamRules        YAMLText      // a list of rules; compiled they are in Upstream
 	UpstreamRulesFile    string        // with such a list, in place of it; "": none
 	DKIMKeys             YAMLText      // a list of keys; parsed they are in DKIM
