@@ -14,7 +14,7 @@ type Config struct {
 	Gain             bool          // keep a wider pool only if it delivers more, for an upstream that gets slower and never refuses; false: it is the refusals that count
 	ProbeMin         time.Duration // first pause before a probe above the ceiling; 0: 1 s
 	ProbeMax         time.Duration // longest such pause; 0: 60 s
-	OpenMin          time.Duration // breaker: first pause; 0: 1 s
+	OpenMin          time.Duration // breaker: first pause; 0: 2 s
 	OpenMax          time.Duration // breaker: longest pause; 0: 60 s
 	Linger           time.Duration // how long an idle connection stays warm while none was refused, unless the upstream shows less; 0: 5 s
 	RecipientsPerDay int           // recipients in a rolling 24 hours, a static ceiling; 0: none
@@ -92,7 +92,7 @@ func (c Config) resolved() Config {
 	}
 	or(&c.ProbeMin, time.Second)
 	or(&c.ProbeMax, time.Minute)
-	or(&c.OpenMin, time.Second)
+	or(&c.OpenMin, 2*time.Second)
 	or(&c.OpenMax, time.Minute)
 	or(&c.Linger, 5*time.Second)
 	return c

@@ -46,6 +46,14 @@ type place struct {
 // contended says whether others have taken places of ours of late.
 func (l *leases) contended() bool { return !l.lost.IsZero() && !l.backends.several }
 
+// forgetOthers ends the belief that others hold connections, for who does not look at places: no connection of his lives for a whole
+// lease. Else he would go on logging in for each message long after they have left.
+func (c *Controller) forgetOthers(now time.Time) {
+	if c.lease.contended() && now.Sub(c.lease.lost) >= c.cfg.scaled(lingerPriced) {
+		c.lease.lost = time.Time{}
+	}
+}
+
 // leaseFor returns how long a connection may be held.
 func (c *Controller) leaseFor(now time.Time) time.Duration {
 	d := c.cfg.scaled(calmLease)

@@ -17,6 +17,7 @@ func (c *Controller) Plan(now time.Time, d Demand) Plan {
 	ready := max(0, min(d.Ready, demandMax))
 	c.turn.demand(now, ready > 0 || c.busy > 0)
 	var p Plan
+	c.forgetOthers(now)
 	c.endLeases(now, &p)
 	c.endFull(now)
 	c.retire(c.room(now))

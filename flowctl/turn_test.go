@@ -133,8 +133,7 @@ func TestAnIdlePlaceIsPricedOnceSomebodyWasRefused(t *testing.T) {
 	if p := f.plan(2, 0); p.Linger != 0 {
 		t.Errorf("others wait: linger %v", p.Linger)
 	}
-	f.lease.lost = time.Time{}
-	if p := f.plan(3+lingerPriced.Seconds(), 0); p.Linger != 5*time.Second {
+	if p := f.plan(3+lingerPriced.Seconds(), 0); f.lease.contended() || p.Linger != 5*time.Second {
 		t.Errorf("long after: linger %v", p.Linger)
 	}
 }

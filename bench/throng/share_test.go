@@ -58,7 +58,7 @@ func TestATrickleBesideBulkIsFast(t *testing.T) {
 		*bulk, *weirs-*bulk, *trickle, len(waits), float64(len(s.taken))/s.seconds(), s.perSecond(refused))
 	atLeast(t, "such messages", float64(len(waits)), float64(*weirs-*bulk)*s.seconds()/trickle.Seconds()/2)
 	atMost(t, "seconds from 250 to delivery, median", quantile(.5, waits), trickleMedian.Seconds())
-	atMost(t, "seconds from 250 to delivery, 99th percentile", quantile(.99, waits), bar.Seconds())
+	atMost(t, "seconds from 250 to delivery, 99th percentile", quantile(.99, waits), most(bar.Seconds(), countSlack))
 	t.Logf("the longest %.3g s; utilisation %.3g; Jain's index of those with bulk %.3g", quantile(1, waits),
 		s.utilisation(*limit, *service), jain(s.shares(f.members)[:*bulk]))
 }
