@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/mailweir/mailweir/flowctl"
 	"github.com/mailweir/mailweir/proxy/config"
+	"github.com/mailweir/mailweir/proxy/dkim"
 	"github.com/mailweir/mailweir/proxy/message"
 	"github.com/mailweir/mailweir/proxy/queue"
 	"github.com/mailweir/mailweir/proxy/upstream"
@@ -176,11 +178,15 @@ func (d *dispatcher) pump(now time.Time) (wake time.Time) {
 		d.resumed(now)
 	}
 	d.retire(now, plan.Retire)
-	for _, addr := range plan.Dial {
+	dials := plan.Dial
+	if d.pool.mayNotSign() && len(d.prepared) == 0 {
+		dials = nil // not before there is something that may be sent
+	}
+	for _, addr := range dials {
 		d.dial(now, addr)
 	}
 	left := d.assign(now, plan)
-	d.load(now, plan)
+	d.load(now, plan, len(plan.Dial)-len(dials))
 	d.reportEmpty(plan)
 	lingerEnd := d.closeIdle(now, plan.Linger, min(left, len(d.prepared)+d.loading))
 	stallEnd := d.takeBackStalled(now)
@@ -300,9 +306,9 @@ func (d *dispatcher) feed(now time.Time, l *link) {
 	l.feed <- &j.Job
 }
 
-// load has as many messages read as connections can soon take.
-func (d *dispatcher) load(now time.Time, plan flowctl.Plan) {
-	want := plan.Send
+// load has as many messages read as connections can soon take, those included that are not dialled yet.
+func (d *dispatcher) load(now time.Time, plan flowctl.Plan, undialled int) {
+	want := plan.Send + undialled
 	for _, l := range d.links {
 		if l.conn == nil {
 			want++ // it will be idle soon
@@ -347,6 +353,9 @@ func (d *dispatcher) loaded(now time.Time, j *job, err error) {
 		}
 		d.fail(j.delivery.ID, to, "the message is damaged in the journal")
 		d.end(now, ref, j, false)
+	case errors.Is(err, dkim.ErrKey): // the signer has raised the alarm; no clock of expiry ends the wait
+		d.explain(ref, err.Error())
+		d.queue.Defer(now, ref, queue.ByUpstream, 0)
 	default:
 		d.log.Warn("message not ready to be sent", zap.Stringer("id", j.delivery.ID), zap.Error(err))
 		d.explain(ref, err.Error())

@@ -13,15 +13,15 @@
 //	application ─► smtpd ─► accept ─► journal (write, sync) ─► 250
 //	                           │
 //	                           ▼
-//	             intake ─► dispatcher (queue, flowctl) ─► load ─► connection ─► upstream
-//	                           ▲                                     │
-//	                           └───────── result ◄── journal ◄───────┘
+//	             intake ─► dispatcher (queue, flowctl) ─► load, sign ─► connection ─► upstream
+//	                           ▲                                           │
+//	                           └─────────── result ◄── journal ◄───────────┘
 //
 // # Who owns which goroutine
 //
 // Run starts and joins: one a listener and one a client (smtpd), the dispatcher, the loaders and one a
-// connection (pool), the recorder, the journal's writer, syncer and keeper, and the two HTTP servers (admin). Nothing else
-// starts one. The dispatcher never waits for the network, and for the disk only when maxUnwritten decisions do; everybody else
+// connection (pool), one a signature that a loader makes (dkim), the recorder, the journal's writer, syncer and keeper, and the two
+// HTTP servers (admin). Nothing else starts one. The dispatcher never waits for the network, and for the disk only when maxUnwritten decisions do; everybody else
 // reaches it by post.
 //
 // # States of a message, and what a crash leaves
@@ -52,4 +52,5 @@
 //	stage       where in a session                pending     messages not ended
 //	uncertain   it may have been delivered        left        messages that wait for the next start
 //	repeats     changes not told since            probe       between two tries of what is held
+//	key         where DNS has a signing key
 package proxy

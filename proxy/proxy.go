@@ -17,6 +17,7 @@ import (
 	"github.com/mailweir/mailweir/flowctl"
 	"github.com/mailweir/mailweir/proxy/admin"
 	"github.com/mailweir/mailweir/proxy/config"
+	"github.com/mailweir/mailweir/proxy/dkim"
 	"github.com/mailweir/mailweir/proxy/journal"
 	"github.com/mailweir/mailweir/proxy/message"
 	"github.com/mailweir/mailweir/proxy/queue"
@@ -129,6 +130,9 @@ func (p *Proxy) build(now time.Time, found *recovery) error {
 		events: make(chan func(time.Time), maxEvents), finished: make(chan struct{}), pulse: new(pulse),
 	}
 	p.pool = &pool{client: client, journal: p.journal, log: d.log, dialing: dialing, cut: cut, post: d.post}
+	if len(cfg.DKIM) > 0 {
+		p.pool.signer = dkim.New(cfg.DKIM, p.log.Named("dkim"))
+	}
 	d.pool, p.dispatcher = p.pool, d
 	p.restoreBlobs(now)
 	found.ids.Seen(message.ID(p.journal.MaxID()))

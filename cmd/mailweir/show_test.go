@@ -22,7 +22,9 @@ func TestStatusIsALineForEachQuestion(t *testing.T) {
 			Connections: 3, Busy: 2, Dialing: 1, Addresses: 2, Down: 1, Rate: 13.5, NoDialBefore: noon.Add(time.Minute), NoSendBefore: noon.Add(2 * time.Second),
 			LastMove: "width 5 to 2.5: busy", LastReply: "421 4.3.2 too\x07 many", LastMoveAt: before(time.Minute), NextProbe: noon.Add(90 * time.Second), Outcomes: map[string]uint64{"ok": 7, "busy": 1, "rate": 0}, LastError: "connection refused"},
 		Journal: admin.JournalStatus{Dir: "/j", Bytes: 100, MaxBytes: 1 << 30, Segments: 2, Damaged: 1, Error: "no space"},
-		Front:   admin.FrontStatus{Connections: 2, Total: 8, Refused: map[string]uint64{"452 4.3.1": 3}},
+		Signing: admin.SigningStatus{Keys: 2, Signed: 9, Unsigned: map[string]uint64{"from": 1, "domain": 0},
+			Unusable: []string{"dkim: key not usable: s._domainkey.a.example: cannot be read: permission denied"}},
+		Front: admin.FrontStatus{Connections: 2, Total: 8, Refused: map[string]uint64{"452 4.3.1": 3}},
 	}
 	want := `version              v1.2.3, up 1d02h
 ready                draining
@@ -49,6 +51,8 @@ last error           connection refused
 journal              100 B of 1.0 GiB in 2 segments, /j
 journal error        no space
 journal damage       1 records, 0 failed syncs
+signing              2 keys, 9 signed; unsigned: from 1
+signing error        dkim: key not usable: s._domainkey.a.example: cannot be read: permission denied
 application          2 connections, 8 so far; refused: 452 4.3.1 3
 `
 	var b strings.Builder

@@ -22,6 +22,7 @@ import (
 func someStatus() Status {
 	t0 := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	return Status{
+		Signing: SigningStatus{Keys: 2, Unusable: []string{"a key"}, Signed: 4, Unsigned: map[string]uint64{"from": 2, "domain": 0}},
 		Version: "v1.2.3", Started: t0, Ready: ReadyYes,
 		Queue: QueueStatus{Accepted: 10, Recovered: 2, Delivered: 6, Dead: 1, Pending: 3, Deliveries: 4, InFlight: 2,
 			Deferred: 1, DeadRetained: 1, OldestPending: time.Now().Add(-time.Hour), LastDelivered: t0, DuplicatesPossible: 5,

@@ -158,6 +158,13 @@ var metrics = []metric{
 	counter("journal_damaged_records_total", "Records that were found damaged and put aside.",
 		func(s *Status) float64 { return float64(s.Journal.Damaged) }),
 
+	gauge("dkim_keys_unusable", "Signing keys that cannot be used, so that mail which needs one waits.",
+		func(s *Status) float64 { return float64(len(s.Signing.Unusable)) }),
+	counter("dkim_signed_total", "Transactions made ready with a DKIM signature.",
+		func(s *Status) float64 { return float64(s.Signing.Signed) }),
+	counters("dkim_unsigned_total", "Transactions made ready without a DKIM signature although there are keys, by what the message lacks.", "reason",
+		func(s *Status) map[string]uint64 { return s.Signing.Unsigned }),
+
 	gauge("smtpd_connections", "Connections of the application.",
 		func(s *Status) float64 { return float64(s.Front.Connections) }),
 	counter("smtpd_connections_total", "Connections that the application has made.",

@@ -74,6 +74,10 @@ func TestMetricsShowTheStatus(t *testing.T) {
 		`mailweir_smtpd_accept_seconds_sum 130`,
 		`mailweir_smtpd_accept_seconds_count 7`,
 		`mailweir_duplicates_possible_total 5`,
+		`mailweir_dkim_keys_unusable 1`,
+		`mailweir_dkim_signed_total 4`,
+		`mailweir_dkim_unsigned_total{reason="from"} 2`,
+		`mailweir_dkim_unsigned_total{reason="domain"} 0`,
 		`mailweir_ready 1`,
 		`mailweir_draining 0`,
 	} {

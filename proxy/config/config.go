@@ -12,6 +12,7 @@ import (
 
 	"github.com/mailweir/mailweir/flowctl"
 	"github.com/mailweir/mailweir/proxy/admin"
+	"github.com/mailweir/mailweir/proxy/dkim"
 	"github.com/mailweir/mailweir/proxy/journal"
 	"github.com/mailweir/mailweir/proxy/queue"
 	"github.com/mailweir/mailweir/proxy/smtpd"
@@ -32,11 +33,14 @@ type Config struct {
 	Upstream upstream.Config
 	Flow     flowctl.Config
 	Admin    admin.Config
+	DKIM     []dkim.Key // what to sign with; nil: nothing is signed
 
 	UpstreamProfile      string        // one of profiles: where defaults come from
 	UpstreamSlowness     string        // ignore or gain; what it comes to is in Flow
 	UpstreamRules        YAMLText      // a list of rules; compiled they are in Upstream
 	UpstreamRulesFile    string        // with such a list, in place of it; "": none
+	DKIMKeys             YAMLText      // a list of keys; parsed they are in DKIM
+	DKIMKeysFile         string        // with such a list, in place of it; "": none
 	QueueMaxMessages     int           // pending messages; beyond it 452 4.3.1; 0: by the memory limit (Load fills it in)
 	JournalAllowVolatile bool          // accepts a journal on tmpfs or overlayfs
 	DrainTimeout         time.Duration // after SIGTERM

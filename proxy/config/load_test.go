@@ -76,8 +76,9 @@ func TestEverySettingCanBeSetInTheEnvironmentAndInTheFile(t *testing.T) {
 		"admin.listen": "unix:/run/a.sock", "time_scale": "0.5", "upstream.profile": "ses",
 		"upstream.recipients_per_transaction": "50", "upstream.rules": "[{class: rate, code: 454}]", "quota.recipients_per_day": "12",
 		"upstream.slowness": "gain",
+		"dkim.keys":         "[{key_file: ../dkim/testdata/ed25519.pem, selector: s}]",
 	}
-	elsewhere := []string{fileSetting, "upstream.password_file", "upstream.ca_file", "upstream.rules_file"} // need files, or exclude others
+	elsewhere := []string{fileSetting, "upstream.password_file", "upstream.ca_file", "upstream.rules_file", "dkim.keys_file"} // need files, or exclude others
 	environ, yaml := []string{}, ""
 	for _, s := range settings {
 		value, ok := values[s.key]

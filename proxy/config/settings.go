@@ -121,6 +121,13 @@ var settings = []setting{
 		doc: "The most messages a second the upstream is given; may be a fraction.",
 		at:  func(c *Config) any { return &c.Flow.PerSecond }},
 
+	{key: "dkim.keys", env: "MAILWEIR_DKIM_KEYS", empty: "nothing is signed",
+		doc: "Keys that sign mail by the domain of its From field, a YAML list of domain, selector, key_file and from; see DKIM.",
+		at:  func(c *Config) any { return &c.DKIMKeys }},
+	{key: "dkim.keys_file", env: "MAILWEIR_DKIM_KEYS_FILE",
+		doc: "File with such a list, in place of the list itself; read at the start.",
+		at:  func(c *Config) any { return &c.DKIMKeysFile }},
+
 	{key: "journal.dir", env: "MAILWEIR_JOURNAL_DIR", value: "/var/lib/mailweir",
 		doc: "Directory of the accepted mail; what a 250 is worth depends on the volume below it.",
 		at:  func(c *Config) any { return &c.Journal.Dir }},
