@@ -42,6 +42,8 @@ type dispatcher struct {
 	heldAtDial bool          // and that came before any message
 	took       time.Duration // of the last transaction
 	held       string        // why nothing is sent; "": not held
+	secrets    *secrets      // looked at while held for a fault of a dial
+	eager      bool          // a changed secret is being tried
 	stopping   bool          // nothing is started any more
 	empty      chan struct{} // closed when nothing is pending and nothing will come; nil: nobody waits for it
 	drainBy    time.Time     // until when whoever waits for empty would wait
@@ -225,7 +227,7 @@ func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowc
 	d.flow.DialDone(now, l.id, o)
 	if conn != nil {
 		l.conn, l.idleSince = conn, now
-		d.lastDial = ""
+		d.lastDial, d.eager = "", false
 		return
 	}
 	delete(d.links, l.id)
@@ -234,16 +236,22 @@ func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowc
 		d.lastDial = what
 		d.log.Warn("no connection", zap.Stringer("class", o.Class), zap.Stringer("stage", o.Stage), d.reply(o.Text))
 	}
+	eager := d.eager
+	d.eager = false
 	switch {
 	case o.Class == flowctl.Misconfigured && o.Stage == flowctl.StageAuth:
 		d.hold(now, o, loginProbe)
 		d.heldAtDial = true
+		d.watchSecrets()
 	case o.Class == flowctl.Misconfigured:
 		d.hold(now, o, faultProbe)
 		d.heldAtDial = true
+		d.watchSecrets()
 	case o.Class == flowctl.Quota:
 		d.hold(now, o, probeAfter(true, o.RetryAfter))
 		d.heldAtDial = true
+	case eager && d.held != "":
+		d.flow.Stop(now, d.held, d.scaled(faultProbe))
 	}
 }
 

@@ -189,6 +189,7 @@ func (d *dispatcher) hold(now time.Time, o flowctl.Outcome, probe time.Duration)
 func (d *dispatcher) resumed(now time.Time) {
 	d.log.Info("upstream resumed", d.reply(d.held))
 	d.held = ""
+	d.secrets.rest()
 	d.fuse.rearm()
 	d.queue.StartClock(now)
 	d.recorder.put(blobPauses, encodePauses(d.queue.Pauses()))

@@ -93,6 +93,9 @@ func writeUpstream(line func(name, format string, args ...any), u admin.Upstream
 	if u.LastMove != "" {
 		line("last move", "%s, %s", because(u.LastMove, u.LastReply), ago(now, u.LastMoveAt))
 	}
+	if u.Token != "" {
+		line("token", "%s, expires %s", u.Token, until(now, u.TokenExpiry))
+	}
 	line("next probe", "%s", until(now, u.NextProbe))
 	if u.NoDialBefore.After(now) {
 		line("next dial", "%s", until(now, u.NoDialBefore))
