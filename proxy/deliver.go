@@ -44,6 +44,7 @@ type dispatcher struct {
 	held       string        // why nothing is sent; "": not held
 	secrets    *secrets      // looked at while held for a fault of a dial
 	eager      bool          // a changed secret is being tried
+	tlsFaults  int           // dials in a row that failed at TLS
 	stopping   bool          // nothing is started any more
 	empty      chan struct{} // closed when nothing is pending and nothing will come; nil: nobody waits for it
 	drainBy    time.Time     // until when whoever waits for empty would wait
@@ -88,6 +89,8 @@ const (
 	loginProbe = 15 * time.Minute
 	quotaProbe = 15 * time.Minute
 	faultProbe = time.Minute
+	// tlsFaultsMax is how many dials in a row may fail at TLS. An upstream that answers and yet brings no TLS about is not busy.
+	tlsFaultsMax = 5
 )
 
 // run is the dispatcher's goroutine. It returns when stop is closed and every link has ended.
@@ -224,10 +227,15 @@ func (d *dispatcher) dial(now time.Time, addr string) {
 }
 
 func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowctl.Outcome) {
+	if o.Stage == flowctl.StageTLS && o.Class == flowctl.Unavailable {
+		if d.tlsFaults++; d.tlsFaults >= tlsFaultsMax {
+			o.Class = flowctl.Misconfigured
+		}
+	}
 	d.flow.DialDone(now, l.id, o)
 	if conn != nil {
 		l.conn, l.idleSince = conn, now
-		d.lastDial, d.eager = "", false
+		d.lastDial, d.eager, d.tlsFaults = "", false, 0
 		return
 	}
 	delete(d.links, l.id)
@@ -244,7 +252,7 @@ func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowc
 		d.heldAtDial = true
 		d.watchSecrets()
 	case o.Class == flowctl.Misconfigured:
-		d.hold(now, o, faultProbe)
+		d.hold(now, o, faultProbe-min(o.Took, faultProbe/2)) // a minute from probe to probe, also where each hangs for a while
 		d.heldAtDial = true
 		d.watchSecrets()
 	case o.Class == flowctl.Quota:

@@ -119,7 +119,7 @@ func (s *Source) kept(now time.Time, rejected string) (token string, renew bool)
 func (s *Source) failedSince(t time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.askedAt.Before(t) {
+	if !s.askedAt.After(t) {
 		return nil
 	}
 	return s.err

@@ -124,8 +124,8 @@ func TestOpening(t *testing.T) {
 		{"smtps", smtps, &relay{tls: good, implicit: true}, ok(flowctl.StageEHLO), isTLS(true)},
 		{"smtps, refused in plain text", smtps, &relay{greeting: "421 4.3.2 too many concurrent connections from your host"}, want{flowctl.Busy, flowctl.StageConnect}, nil},
 		{"smtps to a plain port", smtps, &relay{}, want{flowctl.Misconfigured, flowctl.StageConnect}, nil},
-		{"smtps, other", smtps, &relay{greeting: "SSH-2.0-OpenSSH_9.2"}, want{flowctl.Unavailable, flowctl.StageConnect}, nil},
-		{"smtps, system roots", Config{URL: smtps.URL}, &relay{tls: good, implicit: true}, want{flowctl.Misconfigured, flowctl.StageConnect}, nil},
+		{"smtps, other", smtps, &relay{greeting: "SSH-2.0-OpenSSH_9.2"}, want{flowctl.Unavailable, flowctl.StageTLS}, nil},
+		{"smtps, system roots", Config{URL: smtps.URL}, &relay{tls: good, implicit: true}, want{flowctl.Misconfigured, flowctl.StageTLS}, nil},
 
 		{"PLAIN", login, &relay{offers: withAuth, tls: good}, ok(flowctl.StageAuth), loggedIn},
 		{"PLAIN over smtps", smtpsLogin, &relay{offers: withAuth, tls: good, implicit: true}, ok(flowctl.StageAuth), loggedIn},

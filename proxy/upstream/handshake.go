@@ -10,6 +10,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"github.com/mailweir/mailweir/flowctl"
 )
 
 // handshake begins TLS. It has as long as the dial: no server thinks for minutes here, and a stalled one must not keep the next try.
@@ -30,6 +32,7 @@ func (s *setup) handshake(ctx context.Context) *fault {
 		if errors.As(err, &plain) {
 			return s.plainText(rec.seen, err)
 		}
+		s.stage = flowctl.StageTLS // also where it came first
 		return s.fail(fmt.Errorf("upstream: TLS handshake: %w", err))
 	}
 	rec.done = true
@@ -48,6 +51,7 @@ func (s *setup) plainText(seen []byte, tlsErr error) *fault {
 	all := io.LimitReader(io.MultiReader(bytes.NewReader(seen), s.conn), recordMax)
 	r, _, err := readReply(bufio.NewReaderSize(all, replyLineMax))
 	if err != nil {
+		s.stage = flowctl.StageTLS
 		return s.fail(fmt.Errorf("upstream: TLS handshake: %w", tlsErr))
 	}
 	if r.positive() {
