@@ -9,14 +9,14 @@ GOLANGCI    = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.1
 HELM        = go run helm.sh/helm/v3/cmd/helm@v3.22.0
 
 # The build tags of tests that need root, Postfix or much time.
-RIGS        = postfix,backlog,crash,planted,commit
+RIGS        = postfix,backlog,crash,planted,commit,throng
 
 CHART        = charts/mailweir
 CHART_CASES  = emptydir pvc
 HELM_TEMPLATE = $(HELM) template demo $(CHART) --namespace mail --kube-version 1.29.0
 
 .PHONY: build test check fmt vet staticcheck race lint bench bench-commit commit states demo interop backlog crash crash-ci planted \
-        chart chart-golden image clean
+        fleet fleet-ci throng throng-ci throng-unscaled throng-postfix chart chart-golden image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/mailweir ./cmd/mailweir
@@ -85,6 +85,29 @@ states:
 # Whether the tests see what they are there to see.
 planted:
 	go test -tags=planted -count=1 -v -timeout 15m ./bench/planted
+
+# The flow control against its bars, in a simulation of up to a thousand processes; fleet-ci has fewer seeds and takes a minute.
+fleet:
+	go run ./bench/fleet
+
+fleet-ci:
+	go run ./bench/fleet -quick
+
+# What the simulation promises, with processes of the real binary beside one relay; see bench/throng. throng-ci takes less than five
+# minutes, throng a quarter of an hour, throng-unscaled two hours; throng-postfix, as root, compares with Postfix.
+THRONG    = go test -tags=throng -count=1 -v
+MANY      = -weirs=40 -bulk=5 -limit=20 -service=100ms -trickle=3s
+throng-ci:
+	$(THRONG) -timeout 10m ./bench/throng
+
+throng:
+	$(THRONG) -timeout 40m ./bench/throng $(MANY) -scale=0.1 -warmup=1m -measure=3m
+
+throng-unscaled:
+	$(THRONG) -timeout 6h ./bench/throng $(MANY) -scale=1 -warmup=5m -measure=30m
+
+throng-postfix:
+	go test -tags=throng,postfix -count=1 -v -timeout 40m -run '^TestBesidePostfix$$' ./bench/throng -service=100ms
 
 chart:
 	@set -e; for c in $(CHART_CASES); do \

@@ -117,7 +117,8 @@ func (c *Controller) DialStart(now time.Time, id ConnID, addr string) {
 		c.counts.Unknown++
 		return
 	}
-	k := conn{id: id, name: addr, addr: c.lookup(addr), began: now, look: c.takeYield(now)}
+	k := conn{id: id, name: addr, addr: c.lookup(addr), began: now}
+	k.look, k.test = c.takeYield(now)
 	k.probe = k.look == 0 && !c.slowStart && c.ceiling > 0 && c.claimed(now) >= c.ceiling
 	c.conns = append(c.conns, k)
 	c.dialing++
@@ -244,13 +245,8 @@ func (c *Controller) Closed(now time.Time, id ConnID, o Outcome) {
 	case o.Class == IdleClose && now.Sub(k.idleSince) >= c.cfg.scaled(capAtOnce):
 		c.closedIdle(now, k)
 	}
-	switch o.Class {
-	case SessionCap:
-		c.endedAt(now, k, true)
-	case IdleClose, Unavailable:
-		if !k.retiring && now.Sub(k.idleSince) < c.cfg.scaled(capAtOnce) {
-			c.endedAt(now, k, false)
-		}
+	if !k.retiring { // or we ended it ourselves
+		c.endedSession(now, k, o.Class)
 	}
 	gone := *k
 	c.remove(id)
@@ -265,8 +261,8 @@ func (c *Controller) Closed(now time.Time, id ConnID, o Outcome) {
 	c.settle(now)
 }
 
-// SetHint tells what a fleet-wide budget grants; it replaces the hint before. A positive grant caps the width
-// until it lapses, and connections beyond it are retired.
+// SetHint tells what a fleet-wide budget grants; it replaces the hint before. Until it lapses the grant caps the width, even at
+// none, and connections beyond it are retired.
 func (c *Controller) SetHint(now time.Time, h Hint) {
 	now = c.advance(now)
 	c.hint = h

@@ -5,6 +5,25 @@
 //
 // The caller reports events (DialStart ... Closed), asks for a Plan after each of them and at
 // Plan.Wake, and does what the plan says. The same configuration, seed and events give the same plans.
+//
+// # The law
+//
+// At heart it is AIMD (V. Jacobson, Congestion Avoidance and Control, 1988): the width grows after successes, doubling at the
+// start and by one afterwards, and an overload takes three tenths off, once per event. What it adds:
+//
+//   - An exact ceiling. "Too many connections" says how many fit: those that are established. It is remembered, and one more is
+//     tried at growing gaps (width.go).
+//   - Leases. Others who share the upstream cannot be seen, so each connection is given up after a while and its place left
+//     free for a moment. If it is gone then, there are others, and leases become short (lease.go).
+//   - Turns. With less than one connection for each, a process holds one for a lease and waits in line for the next. How often it asks
+//     follows how long it has waited, and never whether it was lucky; a message now and then asks at once (turn.go).
+//   - Idle connections are priced: where a connection was refused, an idle one is kept no longer than connecting again takes (conns.go).
+//   - A remembered rate. What was accepted when a rate was refused is sent a little below, and probed (rate.go).
+//   - A gain test, if asked for: a wider pool is kept only if it delivers more (gain.go).
+//   - Quotas over a rolling day (quota.go), messages per connection as learnt (sessioncap.go), a circuit breaker for each address
+//     (breaker.go), and a memory of all this that survives a restart (memory.go).
+//
+// bench/fleet shows what comes of it, for one process and for a thousand.
 package flowctl
 
 import "time"
@@ -95,16 +114,16 @@ type ConnID uint64
 // State is what the controller as a whole is doing.
 type State uint8
 
-// The states. Contended and Sharing are reserved for an upstream that others use too.
+// The states.
 const (
 	SlowStart State = iota // the width doubles per round: nothing has been refused yet
 	Calm                   // the width is known, grows by one, or probes above its ceiling
-	Contended
-	Sharing
-	Open     // every address is down; nothing is tried until the pause is over
-	HalfOpen // one connection or transaction tries whether it is up again
-	Paused   // the upstream asked to wait: rate, logins, reputation, no connection free
-	Stopped  // by Stop, until Resume or a probe transaction that succeeds
+	Contended              // others hold connections too
+	Sharing                // and there is less than one for each: it holds one in turn with them
+	Open                   // every address is down; nothing is tried until the pause is over
+	HalfOpen               // one connection or transaction tries whether it is up again
+	Paused                 // the upstream asked to wait: rate, logins, reputation, no connection free
+	Stopped                // by Stop, until Resume or a probe transaction that succeeds
 )
 
 // States is the number of states.
@@ -123,9 +142,9 @@ func (s State) String() string {
 	return stateNames[s]
 }
 
-// Hint is what a fleet-wide budget granted this process. The zero value grants nothing and caps nothing.
+// Hint is what a fleet-wide budget granted this process. The zero value has lapsed and caps nothing.
 type Hint struct {
-	Grant int       // connections; above 0 it caps the width
+	Grant int       // connections, which caps the width; 0 or less: none, it is not our turn
 	Until time.Time // when the grant lapses and the local law holds alone again
 }
 

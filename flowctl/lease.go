@@ -33,16 +33,18 @@ type leases struct {
 	lost      time.Time // when the last one was; zero: none, or so long ago that nobody else is believed to be there
 	stretch   int       // factor; 0: 1
 	stretchAt time.Time // when it last grew
+	backends  backends
 }
 
 // place is one that we gave up.
 type place struct {
 	until  time.Time // nobody of ours before then
 	looked int       // in vain, so far
+	test   bool      // see backends
 }
 
 // contended says whether others have taken places of ours of late.
-func (l *leases) contended() bool { return !l.lost.IsZero() }
+func (l *leases) contended() bool { return !l.lost.IsZero() && !l.backends.several }
 
 // leaseFor returns how long a connection may be held.
 func (c *Controller) leaseFor(now time.Time) time.Duration {
@@ -105,8 +107,12 @@ func (c *Controller) yield(now time.Time, looked int) {
 	if c.lease.contended() {
 		d = c.cfg.scaled(yieldTime)
 	}
+	c.leave(place{until: now.Add(c.spread(d)), looked: looked})
+}
+
+func (c *Controller) leave(p place) {
 	if len(c.lease.yields) < MaxConnsLimit {
-		c.lease.yields = append(c.lease.yields, place{until: now.Add(c.spread(d)), looked: looked})
+		c.lease.yields = append(c.lease.yields, p)
 	}
 }
 
@@ -124,15 +130,15 @@ func (c *Controller) yielding(now time.Time) (n int, next time.Time) {
 }
 
 // takeYield makes a dial the look at a place that was left free, if there is one whose time has come. It returns the how manieth look at it
-// that is, 0 for none.
-func (c *Controller) takeYield(now time.Time) int {
+// that is, 0 for none, and whether it repeats the one before at once.
+func (c *Controller) takeYield(now time.Time) (look int, test bool) {
 	for i, p := range c.lease.yields {
 		if !p.until.After(now) {
 			c.lease.yields = append(c.lease.yields[:i], c.lease.yields[i+1:]...)
-			return p.looked + 1
+			return p.looked + 1, p.test && now.Sub(p.until) < c.cfg.scaled(testWithin)
 		}
 	}
-	return 0
+	return 0, false
 }
 
 // placeKept notes that a place left free was still there.
@@ -145,12 +151,18 @@ func (c *Controller) placeKept(now time.Time) {
 	}
 }
 
-// placeLost notes that a place left free was not there at a look. It returns false when there is to be another look: one stray refusal
-// costs no connection while nobody else is seen.
+// placeLost notes that a place left free was not there at a look. It returns false when that says nothing about how many fit, and there
+// may be another look: one stray refusal costs no connection while nobody else is seen.
 func (c *Controller) placeLost(now time.Time, look int) bool {
 	l := &c.lease
 	calm := !l.contended()
 	l.won, l.lost = 0, now
+	if l.backends.several {
+		if look < severalLooks {
+			c.yield(now, look)
+		}
+		return false
+	}
 	if calm {
 		c.shortenLeases(now)
 		if look < calmLooks {

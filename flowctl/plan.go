@@ -34,6 +34,9 @@ func (c *Controller) Plan(now time.Time, d Demand) Plan {
 	default:
 		c.planFlow(now, ready, &p)
 	}
+	if ready > 0 && c.granted(now) {
+		p.wakeAt(now, c.hint.Until)
+	}
 	p.State, p.Reason = c.settle(now)
 	p.Dial = c.dialBuf
 	return p
@@ -43,7 +46,7 @@ func (c *Controller) Plan(now time.Time, d Demand) Plan {
 func (c *Controller) allowed(now time.Time) int {
 	n := min(int(c.width), c.cfg.MaxConns)
 	if c.granted(now) {
-		n = min(n, c.hint.Grant)
+		n = min(n, max(c.hint.Grant, 0))
 	}
 	return n
 }
@@ -56,7 +59,7 @@ func (c *Controller) room(now time.Time) int {
 		n = min(n, c.ceiling)
 	}
 	if c.granted(now) {
-		n = min(n, c.hint.Grant)
+		n = min(n, max(c.hint.Grant, 0))
 	}
 	return n
 }
@@ -91,9 +94,6 @@ func (c *Controller) planFlow(now time.Time, ready int, p *Plan) {
 	// What every idle connection, every dial and every dial to come leave over may queue behind a running one.
 	if c.busy <= allowed {
 		p.Ahead = max(0, min(c.ahead(now), ready-max(idle, p.Send)-c.dialing-max(need, 0)))
-	}
-	if c.granted(now) && c.hint.Grant < int(c.width) && c.excess {
-		p.wakeAt(now, c.hint.Until)
 	}
 	if p.Send == 0 && c.established == 0 && c.dialing == 0 && len(c.dialBuf) == 0 && p.SendAt.IsZero() {
 		p.SendAt = p.Wake
@@ -238,12 +238,14 @@ func (c *Controller) current(now time.Time) (State, string) {
 		return Paused, c.dialReason
 	case c.slowStart:
 		return SlowStart, c.slowReason
-	case c.lease.contended() && now.Sub(c.turn.alone) < c.cfg.scaled(sharingFor):
+	case c.lease.contended() && (c.turn.waits || now.Sub(c.turn.alone) < c.cfg.scaled(sharingFor)):
 		return Sharing, reasonSharing
 	case c.lease.contended():
 		return Contended, reasonContended
 	case int(c.width) >= c.cfg.MaxConns:
 		return Calm, reasonAtMax
+	case c.lease.backends.several:
+		return Calm, reasonSeveral
 	case c.ceiling > 0 && int(c.width) >= c.ceiling:
 		return Calm, reasonRefused
 	default:

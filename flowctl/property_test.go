@@ -59,7 +59,7 @@ func check(t rapid.TB, c *Controller, now time.Time, ready int, p Plan) {
 	if !p.Wake.IsZero() && !p.Wake.After(now) {
 		t.Fatalf("wake %v is not after %v", p.Wake, now)
 	}
-	if p.Linger <= 0 {
+	if p.Linger < 0 {
 		t.Fatalf("linger %v", p.Linger)
 	}
 	atRest := p.Send == 0 && len(p.Dial) == 0 && busy == 0 && dialing == 0 && retiring == 0
@@ -70,86 +70,94 @@ func check(t rapid.TB, c *Controller, now time.Time, ready int, p Plan) {
 }
 
 // Any order of events, of known and unknown connections, sane or not.
-func TestNoOrderOfEventsBreaksAnInvariant(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		maxConns := rapid.IntRange(1, 12).Draw(t, "max")
-		c, err := New(Config{
-			MaxConns:  maxConns,
-			PerSecond: rapid.SampledFrom([]float64{0, 0, 0.5, 30}).Draw(t, "rate"),
-			Scale:     rapid.SampledFrom([]float64{0, 1, 0.1}).Draw(t, "scale"),
-		}, rapid.Uint64().Draw(t, "seed"), epoch)
-		if err != nil {
-			t.Fatal(err)
+func TestNoOrderOfEventsBreaksAnInvariant(t *testing.T) { rapid.Check(t, anyEvents) }
+
+// FuzzEvents lets the fuzzer choose the events.
+func FuzzEvents(f *testing.F) { f.Fuzz(rapid.MakeFuzz(anyEvents)) }
+
+func anyEvents(t *rapid.T) {
+	maxConns := rapid.IntRange(1, 12).Draw(t, "max")
+	c, err := New(Config{
+		MaxConns:  maxConns,
+		PerSecond: rapid.SampledFrom([]float64{0, 0, 0.5, 30}).Draw(t, "rate"),
+		Scale:     rapid.SampledFrom([]float64{0, 1, 0.1}).Draw(t, "scale"),
+		Gain:      rapid.Bool().Draw(t, "gain"),
+		Patience:  rapid.SampledFrom([]float64{0, 0.1, 3}).Draw(t, "patience"),
+
+		RecipientsPerDay: rapid.SampledFrom([]int{0, 0, 2, 20}).Draw(t, "quota"),
+	}, rapid.Uint64().Draw(t, "seed"), epoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := epoch
+	id := rapid.Map(rapid.IntRange(0, 14), func(n int) ConnID { return ConnID(n) })
+	addr := rapid.SampledFrom([]string{"", "a", "b", "c"})
+	outcome := func(t *rapid.T) Outcome {
+		o := Outcome{
+			Class: Class(rapid.IntRange(0, Classes).Draw(t, "class")), Stage: Stage(rapid.IntRange(0, 10).Draw(t, "stage")),
+			RetryAfter: rapid.SampledFrom([]time.Duration{0, 0, 0, -1, time.Second, math.MaxInt64}).Draw(t, "retry"),
 		}
-		now := epoch
-		id := rapid.Map(rapid.IntRange(0, 14), func(n int) ConnID { return ConnID(n) })
-		addr := rapid.SampledFrom([]string{"", "a", "b", "c"})
-		outcome := func(t *rapid.T) Outcome {
-			o := Outcome{
-				Class: Class(rapid.IntRange(0, Classes).Draw(t, "class")), Stage: Stage(rapid.IntRange(0, 10).Draw(t, "stage")),
-				RetryAfter: rapid.SampledFrom([]time.Duration{0, 0, 0, -1, time.Second, math.MaxInt64}).Draw(t, "retry"),
-			}
-			if rapid.Bool().Draw(t, "dated") {
-				o.Started = now.Add(-time.Duration(rapid.IntRange(0, 5000).Draw(t, "ago")) * time.Millisecond)
-			}
-			if rapid.IntRange(0, 2).Draw(t, "fine") == 0 {
-				o.Class = OK
-			}
-			return o
+		if rapid.Bool().Draw(t, "dated") {
+			o.Started = now.Add(-time.Duration(rapid.IntRange(0, 5000).Draw(t, "ago")) * time.Millisecond)
 		}
-		ready := 0
-		t.Repeat(map[string]func(*rapid.T){
-			"time": func(t *rapid.T) {
-				now = now.Add(time.Duration(rapid.SampledFrom([]int{-500, 0, 1, 50, 1000, 30000, 4000000}).Draw(t, "ms")) * time.Millisecond)
-			},
-			"dialStart": func(t *rapid.T) { c.DialStart(now, id.Draw(t, "id"), addr.Draw(t, "addr")) },
-			"dialDone": func(t *rapid.T) {
-				width, established := c.width, c.established
-				o := outcome(t)
-				c.DialDone(now, id.Draw(t, "id"), o)
-				if o.Class == Busy && (c.width < min(width, float64(established), float64(maxConns)) || c.ceiling > 0 && c.ceiling < established && c.loadCut.IsZero()) {
-					t.Fatalf("a refused dial took width %v to %v and ceiling to %d with %d established", width, c.width, c.ceiling, established)
-				}
-			},
-			"sendStart": func(t *rapid.T) { c.SendStart(now, id.Draw(t, "id"), 1, 1) },
-			"sendDone": func(t *rapid.T) {
-				width, cut, o := c.width, c.loadCut, outcome(t)
-				c.SendDone(now, id.Draw(t, "id"), o)
-				if !o.Started.IsZero() && !o.Started.After(cut) && (o.Class == Overload || o.Class == Reputation) && c.width < width {
-					t.Fatalf("an event before the cut took width %v to %v", width, c.width)
-				}
-				if o.Class == Overload && c.width < max(1, width*overloadFactor)-1e-9 {
-					t.Fatalf("one overload took width %v to %v", width, c.width)
-				}
-			},
-			"closed":    func(t *rapid.T) { c.Closed(now, id.Draw(t, "id"), outcome(t)) },
-			"addresses": func(t *rapid.T) { c.SetAddresses(now, rapid.SliceOfN(addr, 0, 4).Draw(t, "addrs")) },
-			"hint": func(t *rapid.T) {
-				c.SetHint(now, Hint{rapid.IntRange(-1, 5).Draw(t, "grant"), now.Add(time.Duration(rapid.IntRange(-5, 20).Draw(t, "for")) * time.Second)})
-			},
-			"stop": func(t *rapid.T) {
-				c.Stop(now, "test", time.Duration(rapid.IntRange(-1, 20).Draw(t, "every"))*time.Second)
-			},
-			"resume": func(t *rapid.T) { c.Resume(now) },
-			"memory": func(t *rapid.T) {
-				b, err := c.MarshalBinary()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := c.Restore(now, b); err != nil {
-					t.Fatal(err)
-				}
-			},
-			"demand": func(t *rapid.T) { ready = rapid.IntRange(-1, 40).Draw(t, "ready") },
-			"":       func(t *rapid.T) { check(t, c, c.now, ready, c.Plan(now, Demand{Ready: ready})) },
-		})
+		if rapid.IntRange(0, 2).Draw(t, "fine") == 0 {
+			o.Class = OK
+		}
+		return o
+	}
+	ready := 0
+	t.Repeat(map[string]func(*rapid.T){
+		"time": func(t *rapid.T) {
+			now = now.Add(time.Duration(rapid.SampledFrom([]int{-500, 0, 1, 50, 1000, 30000, 4000000}).Draw(t, "ms")) * time.Millisecond)
+		},
+		"dialStart": func(t *rapid.T) { c.DialStart(now, id.Draw(t, "id"), addr.Draw(t, "addr")) },
+		"dialDone": func(t *rapid.T) {
+			width, established := c.width, c.established
+			o := outcome(t)
+			c.DialDone(now, id.Draw(t, "id"), o)
+			if o.Class == Busy && (c.width < min(width, float64(established), float64(maxConns)) || c.ceiling > 0 && c.ceiling < established && c.loadCut.IsZero()) {
+				t.Fatalf("a refused dial took width %v to %v and ceiling to %d with %d established", width, c.width, c.ceiling, established)
+			}
+		},
+		"sendStart": func(t *rapid.T) { c.SendStart(now, id.Draw(t, "id"), 1, 1) },
+		"sendDone": func(t *rapid.T) {
+			width, cut, o := c.width, c.loadCut, outcome(t)
+			c.SendDone(now, id.Draw(t, "id"), o)
+			if !o.Started.IsZero() && !o.Started.After(cut) && (o.Class == Overload || o.Class == Reputation) && c.width < width {
+				t.Fatalf("an event before the cut took width %v to %v", width, c.width)
+			}
+			if o.Class == Overload && c.width < max(1, width*overloadFactor)-1e-9 {
+				t.Fatalf("one overload took width %v to %v", width, c.width)
+			}
+		},
+		"closed":    func(t *rapid.T) { c.Closed(now, id.Draw(t, "id"), outcome(t)) },
+		"addresses": func(t *rapid.T) { c.SetAddresses(now, rapid.SliceOfN(addr, 0, 4).Draw(t, "addrs")) },
+		"hint": func(t *rapid.T) {
+			c.SetHint(now, Hint{rapid.IntRange(-1, 5).Draw(t, "grant"), now.Add(time.Duration(rapid.IntRange(-5, 20).Draw(t, "for")) * time.Second)})
+		},
+		"stop": func(t *rapid.T) {
+			c.Stop(now, "test", time.Duration(rapid.IntRange(-1, 20).Draw(t, "every"))*time.Second)
+		},
+		"resume": func(t *rapid.T) { c.Resume(now) },
+		"memory": func(t *rapid.T) {
+			b, err := c.MarshalBinary()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Restore(now, b); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"demand": func(t *rapid.T) { ready = rapid.IntRange(-1, 40).Draw(t, "ready") },
+		"":       func(t *rapid.T) { check(t, c, c.now, ready, c.Plan(now, Demand{Ready: ready})) },
 	})
 }
 
 // A caller that does what the plans say, and an upstream that answers anything: the work is never given up.
 func TestAnObedientCallerAlwaysComesToSend(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		c, err := New(Config{MaxConns: 5}, rapid.Uint64().Draw(t, "seed"), epoch)
+		c, err := New(Config{MaxConns: 5, Gain: rapid.Bool().Draw(t, "gain"), RecipientsPerDay: rapid.SampledFrom([]int{0, 3}).Draw(t, "quota")},
+			rapid.Uint64().Draw(t, "seed"), epoch)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -184,6 +192,9 @@ func TestAnObedientCallerAlwaysComesToSend(t *testing.T) {
 			return sent
 		}
 		for range rapid.IntRange(0, 60).Draw(t, "trouble") {
+			if rapid.IntRange(0, 9).Draw(t, "hint") == 0 {
+				c.SetHint(now, Hint{rapid.IntRange(-1, 3).Draw(t, "grant"), now.Add(time.Duration(rapid.IntRange(-5, 200).Draw(t, "for")) * time.Second)})
+			}
 			step(Class(rapid.IntRange(0, Classes-1).Draw(t, "class")))
 		}
 		for i := 0; !step(OK); i++ {
@@ -232,10 +243,10 @@ func TestMemorySurvivesARestartAndIsTrustedLess(t *testing.T) {
 		gap     time.Duration
 		linger  time.Duration
 	}{
-		{0, 6, 40 * time.Second, 20 * time.Second},
-		{1200, 6, 10 * time.Second, 20 * time.Second},
-		{7200, 6, time.Second, lingerLast},
-		{90000, 0, 0, lingerLast},
+		{0, 6, 40 * time.Second, lingerCost}, // a dial was refused a moment ago
+		{1200, 6, 10 * time.Second, lingerCost},
+		{7200, 6, time.Second, lingerCost},
+		{90000, 0, 0, 5 * time.Second},
 	} {
 		g := newFlow(t, Config{})
 		if err := g.Restore(at(1+s.after), data); err != nil {

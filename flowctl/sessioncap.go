@@ -29,6 +29,18 @@ func (c *Controller) sessionCap(now time.Time) int {
 	return c.cap.most
 }
 
+// endedSession learns from the end of a connection that the upstream brought about.
+func (c *Controller) endedSession(now time.Time, k *conn, class Class) {
+	switch class {
+	case SessionCap:
+		c.endedAt(now, k, true)
+	case IdleClose, Unavailable:
+		if now.Sub(k.idleSince) < c.cfg.scaled(capAtOnce) {
+			c.endedAt(now, k, false)
+		}
+	}
+}
+
 // endedAt learns from a connection that ended after k.sent messages; told: the upstream said that they were too many.
 func (c *Controller) endedAt(now time.Time, k *conn, told bool) {
 	s := &c.cap

@@ -37,6 +37,7 @@ const (
 	reasonSessionCap  = "no more messages over one connection"
 	reasonGainTry     = "trying whether more is delivered"
 	reasonNoGain      = "no more was delivered"
+	reasonSeveral     = "several upstreams behind the address, each with its own limit"
 	reasonContended   = "others hold connections too"
 	reasonSharing     = "others hold connections too, and there is less than one for each"
 )
@@ -51,6 +52,7 @@ func (c *Controller) connected(now time.Time, k *conn, o Outcome) {
 	}
 	c.authWait = backoff{}
 	c.beginLease(now, k, o.Took)
+	c.dialTested(now, k, true)
 	if k.look > 0 {
 		c.placeKept(now)
 	}
@@ -99,14 +101,24 @@ func (c *Controller) disconnected(now time.Time, k *conn) {
 func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 	slow := c.slowStart
 	c.refusedAt = now
-	if k.look > 0 && !slow && !c.placeLost(now, k.look) {
+	c.dialTested(now, k, false)
+	ghosts := 0
+	if o.Started.Sub(c.ghostAt) < c.cfg.scaled(releaseLag) {
+		ghosts = c.ghosts // closed so shortly before the dial that they may have been counted
+	}
+	switch {
+	case k.look == 0 || slow:
+	case ghosts > 0: // that is no word about the place that was left free
+		c.yield(now, k.look-1)
+		return
+	case !k.test && !c.lease.lost.IsZero() && c.lease.backends.test(c.established):
+		c.leave(place{until: now, looked: k.look, test: true})
+		return
+	case !c.placeLost(now, k.look):
 		return
 	}
-	held := c.held(now)
-	sure := held
-	if o.Started.Sub(c.ghostAt) < c.cfg.scaled(releaseLag) {
-		held += c.ghosts // closed so shortly before the dial that they may have been counted
-	}
+	sure := c.held(now)
+	held := sure + ghosts
 	to := max(held, 1)
 	if c.ceiling > 0 {
 		to = max(min(to, c.ceiling), sure, 1)

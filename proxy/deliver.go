@@ -39,12 +39,14 @@ type dispatcher struct {
 
 	relieved   time.Time     // when room was last looked for among the dead
 	fuseSaved  time.Duration // what the journal has of the fuse
-	heldAtDial bool          // and that came before any message
+	learnt     learnt        // and what it has of the controller
+	held       held
+	quotaWait  time.Duration // until the last probe of a quota; 0: a message was taken since
 	took       time.Duration // of the last transaction
-	held       string        // why nothing is sent; "": not held
 	secrets    *secrets      // looked at while held for a fault of a dial
 	eager      bool          // a changed secret is being tried
 	tlsFaults  int           // dials in a row that failed at TLS
+	teller     teller
 	stopping   bool          // nothing is started any more
 	empty      chan struct{} // closed when nothing is pending and nothing will come; nil: nobody waits for it
 	drainBy    time.Time     // until when whoever waits for empty would wait
@@ -83,12 +85,6 @@ const (
 	tick = 10 * time.Second
 	// behindPause is the wait for the journal to catch up with the decisions.
 	behindPause = 20 * time.Millisecond
-
-	// While held for a login fault one login is tried in loginProbe (retries lock accounts), for a quota in quotaProbe, for
-	// everything else in faultProbe.
-	loginProbe = 15 * time.Minute
-	quotaProbe = 15 * time.Minute
-	faultProbe = time.Minute
 	// tlsFaultsMax is how many dials in a row may fail at TLS. An upstream that answers and yet brings no TLS about is not busy.
 	tlsFaultsMax = 5
 )
@@ -168,10 +164,11 @@ func (d *dispatcher) pump(now time.Time) (wake time.Time) {
 	wake = now.Add(tick)
 	d.buryDead(now)
 	if d.fuse.spend(d.cfg.Queue.ExpireAfter) {
-		d.log.Error("held for as long as a message may wait, refusals stand from now on", d.reply(d.held))
+		d.log.Error("held for as long as a message may wait, refusals stand from now on", d.reply(d.held.why))
 		d.flow.Resume(now)
 	}
 	d.rememberFuse()
+	d.rememberSometimes(now)
 	if d.stopping {
 		return wake
 	}
@@ -180,7 +177,7 @@ func (d *dispatcher) pump(now time.Time) (wake time.Time) {
 	}
 	ready := d.queue.Ready(now)
 	plan := d.flow.Plan(now, d.demand(now))
-	if d.held != "" && plan.State != flowctl.Stopped {
+	if d.held.why != "" && plan.State != flowctl.Stopped {
 		d.resumed(now)
 	}
 	d.retire(now, plan.Retire)
@@ -242,24 +239,30 @@ func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowc
 	d.lastError = o.Text
 	if what := o.Class.String() + " " + o.Stage.String(); what != d.lastDial {
 		d.lastDial = what
-		d.log.Warn("no connection", zap.Stringer("class", o.Class), zap.Stringer("stage", o.Stage), d.reply(o.Text))
+		log := d.log.Warn
+		if o.Class == flowctl.Busy && d.teller.shared {
+			log = d.log.Debug // somebody else's turn; the state tells that
+		}
+		log("no connection", zap.Stringer("class", o.Class), zap.Stringer("stage", o.Stage), d.reply(o.Text))
 	}
 	eager := d.eager
 	d.eager = false
 	switch {
 	case o.Class == flowctl.Misconfigured && o.Stage == flowctl.StageAuth:
 		d.hold(now, o, loginProbe)
-		d.heldAtDial = true
-		d.watchSecrets()
 	case o.Class == flowctl.Misconfigured:
 		d.hold(now, o, faultProbe-min(o.Took, faultProbe/2)) // a minute from probe to probe, also where each hangs for a while
-		d.heldAtDial = true
-		d.watchSecrets()
 	case o.Class == flowctl.Quota:
-		d.hold(now, o, probeAfter(true, o.RetryAfter))
-		d.heldAtDial = true
-	case eager && d.held != "":
-		d.flow.Stop(now, d.held, d.scaled(faultProbe))
+		d.holdQuota(now, o.Started, o)
+	case eager && d.held.why != "":
+		d.flow.Stop(now, d.held.why, d.scaled(faultProbe))
+		return
+	default:
+		return
+	}
+	d.held.atDial = true
+	if o.Class == flowctl.Misconfigured {
+		d.watchSecrets()
 	}
 }
 
@@ -349,7 +352,7 @@ func (d *dispatcher) loaded(now time.Time, j *job, err error) {
 	d.loading--
 	ref := j.delivery.Ref
 	switch {
-	case err == nil && d.held != "" && !j.probe: // chosen before the hold
+	case err == nil && d.held.why != "" && !j.probe: // chosen before the hold
 		j.discard()
 		d.queue.Return(ref, j.delivery.Since)
 	case err == nil:

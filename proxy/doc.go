@@ -7,7 +7,7 @@
 // they are synced the application hears 250. deliver.go is the way out: one goroutine, the dispatcher, owns the queue
 // and the flow controller and decides what is sent when; link.go has the goroutines that do it; settle.go takes what came of
 // it: judge.go says what the upstream's answer means for each recipient, fuse.go keeps one fault from bouncing a backlog; links.go
-// closes, holds and resumes. record.go is what all of them leave in the journal, recorder.go writes it, recover.go reads it
+// closes, hold.go holds and resumes; moves.go tells the log, remember.go the next start, what was learnt. record.go is what all of them leave in the journal, recorder.go writes it, recover.go reads it
 // at the start, and recovered.go and fate.go are how it keeps a million messages meanwhile. morgue.go keeps the dead; status.go and pulse.go say how things are.
 //
 //	application ─► smtpd ─► accept ─► journal (write, sync) ─► 250
@@ -51,4 +51,5 @@
 //	took, age   durations                         class       what a reply means (flowctl.Class)
 //	stage       where in a session                pending     messages not ended
 //	uncertain   it may have been delivered        left        messages that wait for the next start
+//	repeats     changes not told since            probe       between two tries of what is held
 package proxy

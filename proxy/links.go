@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"cmp"
-	"encoding/binary"
-	"fmt"
 	"slices"
 	"time"
 
@@ -13,7 +11,7 @@ import (
 	"github.com/mailweir/mailweir/proxy/queue"
 )
 
-// What the dispatcher does about connections beside feeding them: close, take back, hold, and tell why.
+// What the dispatcher does about connections beside feeding them: close, take back, and tell whether something moves.
 
 // close ends the feed; the connection finishes what it holds and says QUIT.
 func (l *link) close() {
@@ -165,84 +163,6 @@ func (d *dispatcher) hopeless(plan flowctl.Plan) bool {
 	return next.IsZero() || next.After(d.drainBy)
 }
 
-// hold stops the upstream: mail is kept, its clock stands still, and one probe goes out in every interval. A probe that shows a
-// cure ends it.
-func (d *dispatcher) hold(now time.Time, o flowctl.Outcome, probe time.Duration) {
-	reason := o.Text
-	if o.Class != flowctl.OK {
-		reason = o.Class.String() + " at " + o.Stage.String() + ": " + o.Text
-	}
-	d.flow.Stop(now, reason, d.scaled(probe))
-	if d.held == "" {
-		d.queue.StopClock(now)
-		d.giveBackPrepared() // what is probed is chosen anew
-		for _, l := range d.links {
-			d.recall(now, l)
-		}
-		d.recorder.put(blobPauses, encodePauses(d.queue.Pauses()))
-		d.log.Error("upstream held, mail waits until it is cured", d.reply(reason), zap.Int("pending", d.queue.Stats().Messages))
-	}
-	d.held, d.heldAtDial = reason, false
-}
-
-// resumed follows a probe that got through.
-func (d *dispatcher) resumed(now time.Time) {
-	d.log.Info("upstream resumed", d.reply(d.held))
-	d.held = ""
-	d.secrets.rest()
-	d.fuse.rearm()
-	d.queue.StartClock(now)
-	d.recorder.put(blobPauses, encodePauses(d.queue.Pauses()))
-}
-
-// logMoves tells what the controller changed and why.
-func (d *dispatcher) logMoves(now time.Time) {
-	for _, m := range d.flow.Moves() {
-		log := d.log.Info
-		if m.What == "width" {
-			log = d.log.Debug // every few successes while it grows
-		}
-		log("flow", zap.String("what", describe(m)), zap.String("reason", hideAddresses(d.cfg.Log.Addresses, m.Reason)), d.reply(m.Text))
-		if m.What == "ceiling" {
-			d.remember(now)
-		}
-	}
-}
-
-// describe writes a move as "ceiling 0 to 20".
-func describe(m flowctl.Move) string {
-	switch m.What {
-	case "":
-		return ""
-	case "state":
-		return fmt.Sprintf("state %s to %s", m.FromState, m.ToState)
-	}
-	return fmt.Sprintf("%s %.4g to %.4g", m.What, m.From, m.To)
-}
-
-// rememberFuse has it written down that the fuse has tripped, or that it has not, so that a restart does not let the next ten die.
-func (d *dispatcher) rememberFuse() {
-	if w := d.fuse.waited; (w == 0) == (d.fuseSaved == 0) && w-d.fuseSaved < time.Hour {
-		return
-	}
-	d.fuseSaved = d.fuse.waited
-	var data []byte // none: not tripped
-	if d.fuse.waited > 0 {
-		data = binary.AppendVarint(nil, int64(d.fuse.waited))
-	}
-	d.recorder.put(blobFuse, data)
-}
-
-// remember has what the controller learnt written down, so that a restart need not learn it again.
-func (d *dispatcher) remember(time.Time) {
-	data, err := d.flow.MarshalBinary()
-	if err != nil {
-		d.log.Error("controller state not kept", zap.Error(err))
-		return
-	}
-	d.recorder.put(blobFlow, data)
-}
-
 // report tells liveness whether something is being done, and until when at the latest.
 func (d *dispatcher) report(now time.Time, plan flowctl.Plan, work bool) {
 	working := d.loading > 0
@@ -261,8 +181,11 @@ func (d *dispatcher) report(now time.Time, plan flowctl.Plan, work bool) {
 			overdue = end
 		}
 	}
-	d.pulse.plan(now, work && plan.Send > 0, working, overdue)
+	d.pulse.plan(now, work && maySend(now, plan), working, overdue)
 }
+
+// maySend reports whether the plan allows a message now. Who waits for a turn, a pause to end or an address to answer is well.
+func maySend(now time.Time, plan flowctl.Plan) bool { return plan.Send > 0 && !plan.SendAt.After(now) }
 
 // buryDead forgets dead messages that are too old or too many. When the journal runs full it forgets one more in every
 // reliefPause: what a dead message holds back there is room for mail that can still arrive.

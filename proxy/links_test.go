@@ -16,7 +16,7 @@ import (
 // their number in seconds, from 1.
 func newCarrier(t *testing.T, links int) *dispatcher {
 	t.Helper()
-	flow, err := flowctl.New(flowctl.Config{}, 1, noon)
+	flow, err := flowctl.New(flowctl.Config{RecipientsPerDay: 500}, 1, noon)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,6 +122,24 @@ func TestARetiredConnectionBeginsNothingMore(t *testing.T) {
 		}
 		if next, ok := d.queue.Next(noon); ok && int(next.ID) != begun+1 {
 			t.Errorf("%d begun: message %d comes next", begun, next.ID)
+		}
+	}
+}
+
+func TestNoMessageMayBeSentBeforeItsTime(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		plan flowctl.Plan
+		want bool
+	}{
+		{"a connection is idle", flowctl.Plan{Send: 1}, true},
+		{"waiting for a turn", flowctl.Plan{State: flowctl.Sharing, SendAt: noon.Add(time.Second)}, false},
+		{"the time is not yet there", flowctl.Plan{Send: 1, SendAt: noon.Add(time.Second)}, false},
+		{"the time is there", flowctl.Plan{Send: 1, SendAt: noon}, true},
+		{"nothing can be dialled", flowctl.Plan{}, false},
+	} {
+		if got := maySend(noon, tt.plan); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
 		}
 	}
 }

@@ -341,7 +341,7 @@ func TestAMisconfiguredRelayBouncesNoBacklog(t *testing.T) {
 				mu.Unlock()
 				within := 90 * time.Second
 				if strings.Contains(name, "limit") { // asked for seldom
-					within = quotaProbe + time.Minute
+					within = quotaProbeMax
 				}
 				w.until(within, "resumed", func() bool { return w.proxy.Status().Queue.Held == "" })
 				w.settle(time.Hour)

@@ -100,10 +100,10 @@ func (s *secrets) watch(ctx context.Context, changed func()) {
 
 // secretsChanged has a probe go out soon, whatever the wait was for. The mail stays held until it gets through.
 func (d *dispatcher) secretsChanged(now time.Time) {
-	if d.held == "" || !d.heldAtDial || d.stopping {
+	if d.held.why == "" || !d.held.atDial || d.stopping {
 		return
 	}
-	d.log.Info("a secret or certificate has changed, it is tried", d.reply(d.held))
+	d.log.Info("a secret or certificate has changed, it is tried", d.reply(d.held.why))
 	d.eager = true
-	d.flow.Stop(now, d.held, d.scaled(changedProbe))
+	d.flow.Stop(now, d.held.why, d.scaled(changedProbe))
 }

@@ -38,35 +38,36 @@ func (d *dispatcher) result(now time.Time, l *link, r *upstream.Result) {
 	if j.withdrawn {
 		return
 	}
-	held := d.fuse.tripped
-	d.apply(now, j, r, judge(now, r, j.delivery, &d.fuse))
-	if d.fuse.tripped != held && d.fuse.tripped != "" {
-		d.hold(now, flowctl.Outcome{Text: d.fuse.tripped}, probeAfter(d.fuse.quota, r.Signal.RetryAfter))
+	tripped := d.fuse.tripped
+	v := judge(now, r, j.delivery, &d.fuse)
+	if len(v.Delivered) > 0 {
+		d.taken(r.Signal.Started)
+	}
+	d.apply(now, j, r, v)
+	switch {
+	case d.fuse.tripped == "":
+	case d.fuse.tripped != tripped && !d.fuse.quota:
+		d.hold(now, flowctl.Outcome{Text: d.fuse.tripped}, faultProbe)
+	case d.fuse.tripped != tripped, d.held.quota && j.probe && overQuota(r):
+		d.holdQuota(now, r.Signal.Started, flowctl.Outcome{Text: d.fuse.tripped, RetryAfter: r.Signal.RetryAfter})
 	}
 	if r.Signal.Class == flowctl.Misconfigured && r.Signal.Stage == flowctl.StageMail && authRequired(r) {
 		d.hold(now, r.Signal, faultProbe)
 	}
 }
 
-// probeAfter says how seldom an upstream is asked that is held for what it said of messages. Some begin the wait for a quota anew
-// with each refusal, so that it is asked as seldom as it says itself, or in quotaProbe.
-func probeAfter(quota bool, hint time.Duration) time.Duration {
-	switch {
-	case !quota:
-		return faultProbe
-	case hint > 0:
-		return max(hint, faultProbe)
-	}
-	return quotaProbe
+// overQuota reports whether a recipient was refused for a quota.
+func overQuota(r *upstream.Result) bool {
+	return slices.ContainsFunc(r.Verdicts, func(v upstream.Verdict) bool { return v.Class == flowctl.Quota })
 }
 
 // cured reports whether a transaction shows that the upstream is well again: it took somebody, or refused for a moment; or, where
 // no session could be had, it said anything about the message.
 func (d *dispatcher) cured(r *upstream.Result) bool {
-	if d.held == "" || r.HandedBack || r.Uncertain || r.Err != nil {
+	if d.held.why == "" || r.HandedBack || r.Uncertain || r.Err != nil {
 		return false
 	}
-	if d.heldAtDial {
+	if d.held.atDial {
 		return r.Signal.Class <= flowctl.Permanent
 	}
 	return r.Signal.Class <= flowctl.PerMessage ||
@@ -153,7 +154,7 @@ func (d *dispatcher) again(now time.Time, ref queue.Ref, j *job, x rest) {
 		}
 		return
 	}
-	if d.held == "" && d.fuse.tripped == "" && !x.Unanswered && d.queue.Expired(now, ref) {
+	if d.held.why == "" && d.fuse.tripped == "" && !x.Unanswered && d.queue.Expired(now, ref) {
 		d.fail(id, x.To, fmt.Sprintf("expired after %s: %s", d.cfg.Queue.ExpireAfter, x.Reply))
 		d.end(now, ref, j, false)
 		return

@@ -71,7 +71,7 @@ func (d *dispatcher) queueStatus() admin.QueueStatus {
 		Pending: st.Messages, Deliveries: st.Deliveries, InFlight: st.InFlight, Deferred: st.Deferred,
 		DeadRetained: len(d.dead.rows), OldestPending: d.queue.Oldest(), LastDelivered: c.lastDelivered, NextDue: d.queue.NextDue(),
 		RecipientsDelivered: c.recipientsDelivered, RecipientsFailed: c.recipientsFailed, DuplicatesPossible: c.duplicatesPossible,
-		Held: d.held,
+		Held: d.held.why,
 	}
 }
 
@@ -85,7 +85,11 @@ func (d *dispatcher) upstreamStatus(now time.Time) admin.UpstreamStatus {
 		Rate: s.Rate, Linger: s.Linger.Seconds(), Addresses: s.Addrs, Down: s.OpenAddrs,
 		LastMove: explainMove(s.LastMove), LastMoveAt: s.LastMove.At, LastReply: s.LastMove.Text,
 		NextProbe: s.NextProbe, ProbeGap: s.ProbeGap.Seconds(), NoDialBefore: s.DialAt, NoSendBefore: s.SendAt,
+		Share: s.Share, Waiting: s.Waiting.Seconds(), SessionCap: s.SessionCap, QuotaUsed: s.QuotaUsed, QuotaLimit: s.QuotaLimit,
 		Outcomes: map[string]uint64{}, Dials: d.counts.dials, Transactions: d.counts.transactions, LastError: d.lastError,
+	}
+	if d.held.why != "" {
+		u.ProbeGap = d.scaled(d.held.every).Seconds()
 	}
 	for class := range flowctl.Class(flowctl.Classes) {
 		u.Outcomes[class.String()] = s.Counts.Dials[class] + s.Counts.Sends[class]

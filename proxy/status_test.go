@@ -34,4 +34,30 @@ func TestTheStatusSaysWhatTheControllerBelievesAndWhy(t *testing.T) {
 	if u.Rate != s.Rate || u.Linger != s.Linger.Seconds() || u.Addresses != s.Addrs || u.Down != s.OpenAddrs || u.Outcomes["busy"] != 1 {
 		t.Errorf("and: %+v; want %+v", u, s)
 	}
+	if u.QuotaUsed != s.QuotaUsed || u.QuotaLimit != s.QuotaLimit || u.QuotaUsed != 1 || u.QuotaLimit != 500 {
+		t.Errorf("quota: %+v; want %+v", u, s)
+	}
+}
+
+func TestTheStatusTellsOfTurnsAndOfTheSessionsCap(t *testing.T) {
+	d := newCarrier(t, 1)
+	now := noon.Add(2 * time.Second)
+	d.flow.SendStart(now, 1, 1, 1)
+	d.flow.SendDone(now, 1, flowctl.Outcome{})
+	d.flow.SendStart(now, 1, 1, 1)
+	d.flow.SendDone(now, 1, flowctl.Outcome{})
+	d.flow.Closed(now, 1, flowctl.Outcome{Class: flowctl.SessionCap, Stage: flowctl.StageIdle})
+	d.flow.Plan(now, flowctl.Demand{Ready: 5})
+	d.flow.DialStart(now, 2, "")
+	d.flow.DialDone(now, 2, flowctl.Outcome{Class: flowctl.Busy, Stage: flowctl.StageGreeting})
+	now = now.Add(30 * time.Second)
+	d.flow.Plan(now, flowctl.Demand{Ready: 5})
+	if u := d.upstreamStatus(now); u.SessionCap != 2 || u.Waiting != 30 || u.Share != 0 {
+		t.Errorf("cap %d, waiting %v, share %v", u.SessionCap, u.Waiting, u.Share)
+	}
+	d.flow.DialStart(now, 3, "")
+	d.flow.DialDone(now, 3, flowctl.Outcome{})
+	if s, u := d.flow.Snapshot(now), d.upstreamStatus(now); u.Share == 0 || u.Share != s.Share || u.Waiting != 0 {
+		t.Errorf("waiting %v, share %v; want %v", u.Waiting, u.Share, s.Share)
+	}
 }

@@ -716,34 +716,6 @@ func TestALittleTooMuchForAQuotaKillsNoMail(t *testing.T) {
 	})
 }
 
-// A quota is asked for seldom: providers count what they refuse, and some begin the wait anew with it.
-func TestAUsedUpQuotaIsProbedSeldom(t *testing.T) {
-	in(t, func(t *testing.T) {
-		var mu sync.Mutex
-		asked := 0
-		w := newWorld(t, relay.Config{Reply: func(e relay.Event) relay.Action {
-			if e.Stage != relay.StageDot {
-				return relay.Action{}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			asked++
-			return relay.Action{Reply: "550 5.4.5 Daily user sending limit exceeded."}
-		}})
-		w.send(100, 5, rcpts(func(n int) []string { return []string{fmt.Sprintf("u%d@d%d.example", n, n%9)} }))
-		time.Sleep(time.Minute)
-		mu.Lock()
-		before := asked
-		mu.Unlock()
-		time.Sleep(4 * time.Hour)
-		mu.Lock()
-		defer mu.Unlock()
-		if q := w.proxy.Status().Queue; asked-before > 4*4+1 || q.Held == "" || q.Dead > 0 {
-			t.Errorf("asked %d times in 4 hours, held %q, dead %d", asked-before, q.Held, q.Dead)
-		}
-	})
-}
-
 // A relay that refuses everything at MAIL says something of us. One that refuses one sender says something of that one.
 func TestASenderThatIsRefusedIsItsOwnFault(t *testing.T) {
 	in(t, func(t *testing.T) {

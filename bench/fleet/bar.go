@@ -20,7 +20,7 @@ type trial struct {
 	Figures  []figure
 	Rivals   []string // laws worth comparing here
 	Replay   bool     // see model.RunReplay
-	Draw     bool     // worth a picture
+	Sketch   *sketch  // worth a picture; nil: not
 	Long     bool     // one seed is enough for a quick look
 }
 
@@ -32,7 +32,25 @@ type figure struct {
 	Sense sense
 	Bar   float64 // of the median over the seeds
 	Worst float64 // of the worst seed; from the bar and the tolerance of its kind
+
+	// What the law is known to attain where it does not reach the bar, in the median and with the worst seed. It must not get worse. 0: it
+	// must reach the bar.
+	Known, KnownWorst float64
+
+	FewSeeds bool // their median is judged no better than the worst
+	Machine  bool // says as much about the machine: no two runs have the same
 }
+
+// grade is how a figure stands to its bar.
+type grade int
+
+const (
+	missed  grade = iota
+	known         // not reached, and no worse than it is known to be
+	reached       // or there is no bar
+)
+
+func (g grade) String() string { return [...]string{"MISSED", "not reached (known)", "reached"}[g] }
 
 // sense is which side of a bar is good.
 type sense int
@@ -87,6 +105,11 @@ func timesUnder(name string, max float64, of func(*model.Result) float64) figure
 	return figure{Name: name, Of: of, Sense: atMost, Bar: max, Worst: max * timeSlack}
 }
 
+// none is about what must never happen.
+func none(name string, of func(*model.Result) int) figure {
+	return figure{Name: name, Sense: atMost, Of: func(r *model.Result) float64 { return float64(of(r)) }}
+}
+
 // show is a figure without a bar.
 func show(name string, u unit, of func(*model.Result) float64) figure {
 	return figure{Name: name, Unit: u, Of: of}
@@ -109,14 +132,34 @@ func (f *figure) summarise(values []float64) summary {
 	return s
 }
 
-// reached says whether the bar is.
-func (f *figure) reached(s summary) bool {
+// reached says whether the figure is on the right side of a bar.
+func (f *figure) reached(s summary, bar, worst float64) bool {
+	if f.FewSeeds {
+		bar = worst
+	}
 	switch f.Sense {
 	case atLeast:
-		return s.Median >= f.Bar && s.Worst >= f.Worst
+		return s.Median >= bar && s.Worst >= worst
 	case atMost:
-		return s.Median <= f.Bar && s.Worst <= f.Worst
+		return s.Median <= bar && s.Worst <= worst
 	default:
 		return !math.IsNaN(s.Median)
 	}
+}
+
+func (f *figure) grade(s summary) grade {
+	switch {
+	case f.reached(s, f.Bar, f.Worst):
+		return reached
+	case f.Known != 0 && f.reached(s, f.Known, f.KnownWorst):
+		return known
+	default:
+		return missed
+	}
+}
+
+// knownAt is the figure of a bar that the law is known to miss.
+func (f figure) knownAt(median, worst float64) figure {
+	f.Known, f.KnownWorst = median, worst
+	return f
 }

@@ -103,7 +103,10 @@ func fallAndRise() bar {
 				timeUnder("back to 90 %", 10, func(r *model.Result) float64 { return r.Reaches(.9, 20, rise, end).Seconds() }),
 			},
 			Rivals: []string{"aimd", "postfix"},
-			Draw:   true,
+			Sketch: &sketch{File: "limit-falls", Rival: "aimd", Panels: []view{
+				{Name: "connections", Apart: true, Limit: true, Of: []quantity{atWork, ceiling}},
+				{Name: "dials refused a second", Of: []quantity{refused}},
+			}},
 		},
 		{
 			Scenario: model.Scenario{
@@ -116,7 +119,6 @@ func fallAndRise() bar {
 				Of: func(r *model.Result) float64 { return r.Reaches(.9, 20, learnt, r.For).Seconds() },
 			}},
 			Rivals: []string{"aimd", "postfix"},
-			Draw:   true,
 		},
 	}}
 }
@@ -151,19 +153,6 @@ func many() bar {
 		jainOver(.91), utilOver(.97, util(20)), countUnder("refused per s", 7, refusedPerSecond))}}
 }
 
-// turn is a slot's use by one pod in the bars' terms: ten seconds.
-const turn = 10.0
-
-func crowd() bar {
-	const n, k = 1000, 20
-	const fair = float64(n) / k * turn
-	t := share(n, k, 3*time.Hour,
-		jainOver(.965), utilOver(.98, util(k)), countUnder("refused per s", 40, refusedPerSecond),
-		timesUnder("worst wait, fair turns", 7, func(r *model.Result) float64 { return worstWait(r) / fair }))
-	t.Long = true
-	return bar{No: 6, Name: "1,000 pods share 20 slots", Trials: []trial{t}}
-}
-
 func narrow() bar {
 	return bar{No: 7, Name: "pods share 3 slots", Trials: []trial{
 		share(10, 3, time.Hour, jainOver(.82), utilOver(.93, util(3)), show("refused per s", plain, refusedPerSecond)),
@@ -181,7 +170,7 @@ func newcomers() bar {
 		group, late := standing(v.pods), standing(v.pods)
 		late.Join = joined
 		group.Spread, late.Spread = time.Second, time.Second
-		b.Trials = append(b.Trials, trial{
+		t := trial{
 			Scenario: model.Scenario{
 				Config: roomy,
 				Name:   fmt.Sprintf("%d and %d more, limit 20", v.pods, v.pods),
@@ -192,8 +181,14 @@ func newcomers() bar {
 				Of: func(r *model.Result) float64 { return caughtUp(r, joined, most).Seconds() },
 			}},
 			Rivals: []string{"aimd", "postfix", "budget"},
-			Draw:   true,
-		})
+		}
+		if v.pods == 2 {
+			t.Sketch = &sketch{File: "newcomers", Rival: "aimd", Panels: []view{
+				{Name: "messages a second", Apart: true, Of: []quantity{sentBy(0, "2 pods"), sentBy(1, "2 that come later")}},
+				{Name: "dials refused a second", Of: []quantity{refused}},
+			}}
+		}
+		b.Trials = append(b.Trials, t)
 	}
 	return b
 }

@@ -55,7 +55,7 @@ const mixedLoad = .05
 func mixed() bar {
 	b := bar{No: 10, Name: "5 pods with bulk beside others that mail now and then"}
 	for _, n := range []int{20, 200} {
-		b.Trials = append(b.Trials, trial{
+		t := trial{
 			Scenario: model.Scenario{
 				Name:   fmt.Sprintf("5 + %d pods, limit 20", n),
 				Config: roomy, Groups: []model.Group{standing(5), {Pods: n, Spread: time.Second, PerSecond: mixedLoad * capacity}},
@@ -66,7 +66,15 @@ func mixed() bar {
 				show("refused per s", plain, refusedPerSecond),
 			},
 			Rivals: []string{"aimd", "postfix", "budget"},
-		})
+		}
+		if n == 20 {
+			t.Sketch = &sketch{File: "bulk-and-trickle", Rival: "aimd", Panels: []view{
+				{Name: "messages of the 20 pods that wait", Of: []quantity{waiting}},
+				{Name: "messages a second of the 5 pods with bulk", Of: []quantity{sentBy(0, "")}},
+				{Name: "dials refused a second", Of: []quantity{refused}},
+			}}
+		}
+		b.Trials = append(b.Trials, t)
 	}
 	return b
 }
@@ -86,7 +94,6 @@ func burst() bar {
 			countUnder("refused per pod", 15, func(r *model.Result) float64 { return float64(r.Totals.Refused) / n }),
 		},
 		Rivals: []string{"aimd", "budget"},
-		Draw:   true,
 	}}}
 }
 
@@ -105,6 +112,5 @@ func exodus() bar {
 			return (closing + r.Reaches(.9, k, left+closing, r.For)).Seconds()
 		})},
 		Rivals: []string{"aimd", "budget"},
-		Draw:   true,
 	}}}
 }

@@ -9,9 +9,6 @@ import (
 
 // engineering has what any pool relies on, and what a controller may cost.
 func engineering() bar {
-	none := func(name string, of func(*model.Result) int) figure {
-		return figure{Name: name, Sense: atMost, Of: func(r *model.Result) float64 { return float64(of(r)) }}
-	}
 	figures := []figure{
 		none("plans that a replay changes", func(r *model.Result) int { return r.Replay.Differs }),
 		none("plans too wide or too hasty", func(r *model.Result) int { return r.Faults.TooWide + r.Faults.TooHasty }),
@@ -19,7 +16,7 @@ func engineering() bar {
 		none("wakes that are not ahead", func(r *model.Result) int { return r.Faults.LateWake }),
 		none("widths below what fits", func(r *model.Result) int { return r.Faults.Forgotten }),
 		{Name: "allocations per event", Sense: atMost, Bar: .001, Worst: .01, Of: func(r *model.Result) float64 { return r.Replay.Allocs }},
-		show("ns per event, on this machine", plain, func(r *model.Result) float64 { return r.Replay.PerStep }),
+		{Name: "ns per event, on this machine", Machine: true, Of: func(r *model.Result) float64 { return r.Replay.PerStep }},
 	}
 	b := bar{No: 18, Name: "what a pool relies on"}
 	for _, n := range []int{1, 40} {

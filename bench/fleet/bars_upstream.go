@@ -68,7 +68,9 @@ func rate() bar {
 		},
 		Figures: []figure{shareUnder("throttled", .01, throttled), utilOver(.98, accepted(perSecond*5./6))},
 		Rivals:  []string{"aws"},
-		Draw:    true,
+		Sketch: &sketch{File: "rate", Rival: "aws", Panels: []view{
+			{Name: "messages a second", Of: []quantity{sent}}, {Name: "messages refused a second", Of: []quantity{throttledNow}},
+		}},
 	}, trial{
 		Scenario: model.Scenario{
 			Name: "10 pods, 30 a minute", Groups: []model.Group{standing(10)}, Server: at(.5), For: settled + 2*time.Hour, Warm: settled,
@@ -102,7 +104,6 @@ func knee() bar {
 				show("width", plain, width),
 			},
 			Rivals: []string{"aimd", "gradient2"},
-			Draw:   true,
 			Long:   true,
 		})
 	}
@@ -118,7 +119,7 @@ func outage() bar {
 		name string
 		how  model.Outage
 	}{{"dials refused", model.Refuses}, {"dials time out", model.Silent}} {
-		b.Trials = append(b.Trials, trial{
+		t := trial{
 			Scenario: model.Scenario{
 				Name: v.name, Config: roomy, Groups: []model.Group{standing(n)}, Server: model.Server{Limit: k}, For: end,
 				Changes: []model.Change{
@@ -133,8 +134,13 @@ func outage() bar {
 				timesUnder("busiest second of dials / mean", 3, func(r *model.Result) float64 { return burstiness(r, up, up+recovery) }),
 			},
 			Rivals: []string{"aimd"},
-			Draw:   true,
-		})
+		}
+		if v.how == model.Refuses {
+			t.Sketch = &sketch{File: "outage", Rival: "aimd", Panels: []view{
+				{Name: "connections", Apart: true, Limit: true, Of: []quantity{atWork}}, {Name: "dials a second, all pods", Of: []quantity{dials}},
+			}}
+		}
+		b.Trials = append(b.Trials, t)
 	}
 	return b
 }
@@ -170,7 +176,7 @@ func balancer() bar {
 			Name: "5 slots each", Config: roomy, Groups: []model.Group{standing(1)},
 			Server: model.Server{Limit: each, Backends: backends}, For: warm + 30*time.Minute, Warm: warm,
 		},
-		Figures: []figure{utilOver(.8, util(backends*each)), show("refused per s", plain, refusedPerSecond)},
+		Figures: []figure{utilOver(.8, util(backends*each)), countUnder("refused per s", 1, refusedPerSecond)},
 		Rivals:  []string{"aimd", "postfix"},
 	}}}
 }

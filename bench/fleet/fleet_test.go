@@ -48,9 +48,32 @@ func call(t *testing.T, args ...string) (code int, out string) {
 func TestALawThatDialsWithoutLimitMissesTheBars(t *testing.T) {
 	lawMakers["stampede"] = func(*model.Team, int, uint64, time.Time) (model.Law, error) { return &stampede{}, nil }
 	defer delete(lawMakers, "stampede")
-	code, out := call(t, "-bars", "2,18", "-seeds", "1", "-laws", "stampede")
-	if code != exitMissed || !strings.Contains(out, "0 of 2 bars reached") {
+	code, out := call(t, "-bars", "2,17,18", "-seeds", "1", "-laws", "stampede")
+	if code != exitMissed || !strings.Contains(out, "0 of 3 bars reached, 1 seeds") {
 		t.Errorf("exit code %d, want %d and no bar reached:\n%s", code, exitMissed, out)
+	}
+}
+
+func TestWhatIsKnownMustNotGetWorse(t *testing.T) {
+	least, most := utilOver(.9, nil).knownAt(.7, .68), countUnder("", 10, nil).knownAt(20, 30)
+	for _, v := range []struct {
+		figure figure
+		seeds  []float64
+		want   grade
+	}{
+		{least, []float64{.9, .9, .9}, reached},
+		{least, []float64{.7, .69, .8}, known},
+		{least, []float64{.7, .67, .8}, missed}, // the worst
+		{least, []float64{.69, .69, .9}, missed},
+		{most, []float64{9, 9, 9}, reached},
+		{most, []float64{20, 30, 9}, known},
+		{most, []float64{20, 31, 9}, missed},
+		{most, []float64{21, 21, 9}, missed},
+		{utilOver(.9, nil), []float64{.8, .8, .8}, missed},
+	} {
+		if got := v.figure.grade(v.figure.summarise(v.seeds)); got != v.want {
+			t.Errorf("%v of %v, known %v: %v, want %v", v.seeds, v.figure.Bar, v.figure.Known, got, v.want)
+		}
 	}
 }
 
@@ -101,7 +124,8 @@ func TestEveryBarIsThereAndCanBeMissed(t *testing.T) {
 }
 
 func TestTheMedianMustReachTheBarAndTheWorstTheTolerance(t *testing.T) {
-	least, most := utilOver(.9, nil), countUnder("", 10, nil)
+	least, few, most := utilOver(.9, nil), utilOver(.9, nil), countUnder("", 10, nil)
+	few.FewSeeds = true
 	for _, v := range []struct {
 		figure figure
 		seeds  []float64
@@ -113,9 +137,11 @@ func TestTheMedianMustReachTheBarAndTheWorstTheTolerance(t *testing.T) {
 		{most, []float64{10, 15, 3}, true},
 		{most, []float64{11, 15, 3}, false},
 		{most, []float64{10, 16, 3}, false},
+		{few, []float64{.89, .89, .88}, true},
+		{few, []float64{.89, .89, .87}, false},
 		{show("", plain, nil), []float64{1e9}, true},
 	} {
-		if got := v.figure.reached(v.figure.summarise(v.seeds)); got != v.want {
+		if got := v.figure.grade(v.figure.summarise(v.seeds)) == reached; got != v.want {
 			t.Errorf("%v of %v: reached %v, want %v", v.seeds, v.figure.Bar, got, v.want)
 		}
 	}
@@ -123,7 +149,7 @@ func TestTheMedianMustReachTheBarAndTheWorstTheTolerance(t *testing.T) {
 
 func TestAPictureIsWellFormed(t *testing.T) {
 	dir := t.TempDir()
-	if code, out := call(t, "-bars", "3", "-seeds", "1", "-draw", dir); code == exitUsage {
+	if code, out := call(t, "-bars", "3,14", "-draw", dir); code != exitReached {
 		t.Fatal(out)
 	}
 	names, err := filepath.Glob(filepath.Join(dir, "*.svg"))
@@ -139,8 +165,11 @@ func TestAPictureIsWellFormed(t *testing.T) {
 		for err == nil {
 			_, err = d.Token()
 		}
-		if !errors.Is(err, io.EOF) || !strings.Contains(string(text), "width of the first pod") {
-			t.Errorf("%s: %v, want well-formed, with a legend", name, err)
+		if !errors.Is(err, io.EOF) || !strings.Contains(string(text), ">flowctl<") && !strings.Contains(string(text), ", flowctl<") {
+			t.Errorf("%s: %v, want well-formed, with names", name, err)
+		}
+		if len(text) > 60<<10 {
+			t.Errorf("%s: %d bytes, want a picture small enough to be kept in the repository", name, len(text))
 		}
 	}
 }

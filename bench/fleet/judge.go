@@ -13,9 +13,9 @@ import (
 
 // verdict is one bar's.
 type verdict struct {
-	Bar     bar
-	Reached bool // by the first law
-	Trials  []trialVerdict
+	Bar    bar
+	Grade  grade // of the first law, the worst of all figures
+	Trials []trialVerdict
 }
 
 // trialVerdict has for each law that was run a summary of each figure.
@@ -23,7 +23,7 @@ type trialVerdict struct {
 	Trial     trial
 	Laws      []string
 	Summaries [][]summary // by law, by figure
-	Reached   []bool      // by figure, by the first law
+	Grades    []grade     // by figure, of the first law
 }
 
 // task is one run.
@@ -143,7 +143,7 @@ func (t *task) run(o *options, alone *sync.RWMutex) error {
 
 // conclude summarises and judges.
 func (v *verdict) conclude() {
-	v.Reached = true
+	v.Grade = reached
 	for i := range v.Trials {
 		t := &v.Trials[i]
 		for f := range t.Trial.Figures {
@@ -151,9 +151,9 @@ func (v *verdict) conclude() {
 				s := &t.Summaries[law][f]
 				*s = t.Trial.Figures[f].summarise(s.Seeds)
 			}
-			reached := t.Trial.Figures[f].reached(t.Summaries[0][f])
-			t.Reached = append(t.Reached, reached)
-			v.Reached = v.Reached && reached
+			g := t.Trial.Figures[f].grade(t.Summaries[0][f])
+			t.Grades = append(t.Grades, g)
+			v.Grade = min(v.Grade, g)
 		}
 	}
 }

@@ -21,7 +21,7 @@ func main() {
 // The exit codes.
 const (
 	exitReached = 0
-	exitMissed  = 1 // a bar
+	exitMissed  = 1 // a bar, or it could not be judged
 	exitUsage   = 64
 )
 
@@ -35,29 +35,40 @@ func run(ctx context.Context, args []string, out, progress io.Writer) int {
 		fmt.Fprintf(progress, "fleet: %v\n", err)
 		return exitUsage
 	}
-	verdicts, err := judgeAll(ctx, o, progress)
+	if o.draw != "" {
+		err = drawAll(ctx, o)
+	} else {
+		err = judge(ctx, o, out, progress)
+	}
 	if err != nil {
 		fmt.Fprintf(progress, "fleet: %v\n", err)
 		return exitMissed
 	}
-	if o.draw != "" {
-		if err := drawAll(ctx, o); err != nil {
-			fmt.Fprintf(progress, "fleet: %v\n", err)
-			return exitMissed
-		}
+	return exitReached
+}
+
+var errMissed = errors.New("a bar is missed")
+
+// judge prints what came of all that was asked for.
+func judge(ctx context.Context, o *options, out, progress io.Writer) error {
+	verdicts, err := judgeAll(ctx, o, progress)
+	if err != nil {
+		return err
 	}
 	write := writeTable
-	if o.json {
+	switch {
+	case o.json:
 		write = writeJSON
+	case o.markdown:
+		write = writeMarkdown
 	}
 	if err := write(out, o, verdicts); err != nil {
-		fmt.Fprintf(progress, "fleet: write: %v\n", err)
-		return exitMissed
+		return fmt.Errorf("write: %w", err)
 	}
 	for _, v := range verdicts {
-		if !v.Reached {
-			return exitMissed
+		if v.Grade == missed {
+			return errMissed
 		}
 	}
-	return exitReached
+	return nil
 }

@@ -15,14 +15,15 @@ type options struct {
 	laws  []string // the first is judged
 	seeds int
 	first uint64
-	json  bool
-	draw  string // directory; "": nothing is drawn
+	draw  string // directory for pictures, instead of a judgement; "": none
 	quick bool
+
+	json, markdown bool
 }
 
 const (
 	seedsDefault = 20 // what the bars are meant for
-	seedsQuick   = 3
+	seedsQuick   = 5
 	seedsMax     = 1000
 )
 
@@ -32,12 +33,13 @@ func parse(args []string, out io.Writer) (*options, error) {
 	fs := flag.NewFlagSet("fleet", flag.ContinueOnError)
 	fs.SetOutput(out)
 	fs.StringVar(&bars, "bars", "", "`numbers` of the bars to judge, such as 1,4,6-8; none: all")
-	fs.IntVar(&o.seeds, "seeds", 0, "`runs` of each scenario, each with its own chance; 0: 20, or 3 with -quick. The bars are meant for 20")
+	fs.IntVar(&o.seeds, "seeds", 0, "`runs` of each scenario, each with its own chance; 0: 20, or 5 with -quick. The bars are meant for 20")
 	fs.Uint64Var(&o.first, "first", 1, "`seed` of the first run; the others follow it. Equal seeds give equal figures")
 	fs.StringVar(&laws, "laws", "flowctl", "`names` of the laws to run, of "+strings.Join(lawNames(), ", ")+"; the first is judged, and \"all\" compares each scenario with the laws that belong there")
-	fs.BoolVar(&o.quick, "quick", false, "few seeds, and one for the longest runs: a check for every change, not a measurement")
+	fs.BoolVar(&o.quick, "quick", false, "few seeds, and one for the longest runs: a check for every change, not a measurement. Says the same each time")
 	fs.BoolVar(&o.json, "json", false, "print JSON, with the figures of every seed")
-	fs.StringVar(&o.draw, "draw", "", "`directory` for pictures (SVG) of the scenarios that change in time, of the bars asked for")
+	fs.BoolVar(&o.markdown, "markdown", false, "print Markdown, a table for each bar")
+	fs.StringVar(&o.draw, "draw", "", "`directory` for pictures (SVG) of some scenarios of the bars asked for, which are not judged")
 	fs.Usage = func() {
 		fmt.Fprint(out, usage)
 		fs.PrintDefaults()
@@ -70,6 +72,9 @@ func (o *options) resolve(bars, laws string) error {
 		return fmt.Errorf("-seeds %d is not in 1..%d", o.seeds, seedsMax)
 	}
 	o.bars = allBars()
+	if o.quick {
+		o.fewSeeds()
+	}
 	if bars != "" {
 		wanted, err := numbers(bars)
 		if err != nil {
@@ -89,6 +94,19 @@ func (o *options) resolve(bars, laws string) error {
 		}
 	}
 	return nil
+}
+
+// fewSeeds makes the judgement that of a quick look: figures that no two runs have alike are dropped.
+func (o *options) fewSeeds() {
+	for _, b := range o.bars {
+		for i := range b.Trials {
+			t := &b.Trials[i]
+			t.Figures = slices.DeleteFunc(slices.Clone(t.Figures), func(f figure) bool { return f.Machine })
+			for j := range t.Figures {
+				t.Figures[j].FewSeeds = true
+			}
+		}
+	}
 }
 
 // numbers reads 1,4,6-8.
@@ -121,11 +139,12 @@ package flowctl in each process, and judges what comes of it.
 	go run ./bench/fleet -quick               # all bars, few seeds
 	go run ./bench/fleet                      # all bars as they are meant, some minutes
 	go run ./bench/fleet -laws all -bars 4    # beside other laws
-	go run ./bench/fleet -bars 3 -seeds 1 -draw pictures
+	go run ./bench/fleet -bars 3 -draw pictures
 
 Each line of the table is one figure of one scenario: its bar, the median over all seeds and in parentheses the worst seed.
 A bar is reached when the median is on its right side and the worst is within a tolerance: fairness .05, utilisation two points,
-counts and times half as much again. The exit code is 0 when every bar is reached, 1 when one is missed, 64 when the command line is wrong.
+counts and times half as much again; with -quick only the tolerance is judged. Some bars are known not to be reached: what is attained instead must not get worse.
+The exit code is 0 when every bar is reached or known not to be, 1 when one is missed, 64 when the command line is wrong.
 
 Utilisation is the time of the messages that were delivered over the time of all slots the relay allows. A connection
 spends a tenth of a second on setting up and closing: who closes after ten seconds can have 99 % at most, in a fleet everybody must.

@@ -7,8 +7,9 @@
 //
 // Everything here is a test behind the build tag throng and needs Linux; the comparison with Postfix needs the tag postfix too, root,
 // and Postfix. What takes minutes in service takes seconds: the processes run with MAILWEIR_TIME_SCALE, and the bars that are times
-// scale with it. What the flags are by default is for every commit, in less than five minutes; a release is measured with
-// -warmup=1m -measure=3m, and with -scale=1 -warmup=5m -measure=30m, which is what an operator would see.
+// scale with it. What the flags are by default is for every commit, in less than five minutes: few processes, and a scale at which
+// they have dozens of turns in a minute. A release is measured with "make throng", and with "make throng-unscaled", which takes hours
+// and is what an operator would see.
 //
 //	go test -tags=throng -count=1 -v ./bench/throng
 //	go test -tags=throng,postfix -count=1 -v -run Postfix ./bench/throng

@@ -22,8 +22,9 @@ const (
 	batch     = 50  // the least that is sent at one time
 	feeders   = 2   // connections of the application that sends them
 	look      = 100 * time.Millisecond
-	size      = 1000 // octets of a message
-	drainTime = 2 * time.Minute
+	size      = 1000             // octets of a message
+	drainTime = 2 * time.Minute  // at least, for the rest of the backlog;
+	drainWait = 20 * time.Minute // before scaling: the longest that one waits for its turns
 )
 
 // fleet is some processes before one relay, and the applications that feed them.
@@ -183,7 +184,8 @@ func (f *fleet) check(t *testing.T, sent source.Ledger) {
 	t.Helper()
 	began := time.Now()
 	var rep source.Report
-	ctx, cancel := context.WithTimeout(t.Context(), drainTime)
+	limit := max(drainTime, scaled(drainWait))
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	err := rig.Poll(ctx, func() error {
 		if f.relay.Counters().Taken < sent.Count(source.Record.Acknowledged) {
@@ -193,7 +195,7 @@ func (f *fleet) check(t *testing.T, sent source.Ledger) {
 		return rep.Err()
 	})
 	if err != nil {
-		t.Errorf("not everything arrived within %v: %v", drainTime, err)
+		t.Errorf("not everything arrived within %v: %v", limit, err)
 		rep = source.Check(sent, f.relay.Ledger())
 	}
 	t.Logf("acknowledged %d, arrived %d, twice %d; the last %v after the end", rep.Acknowledged, rep.Arrived, len(rep.Duplicated),

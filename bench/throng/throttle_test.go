@@ -14,7 +14,10 @@ import (
 
 // Limits of real relays, each met by one process.
 const (
-	amazonRate   = 14 // messages a second, before scaling: the constants of time scale, so that a rate scales the other way
+	amazonRate   = 14                     // messages a second, before scaling: the constants of time scale, so that a rate scales the other way
+	amazonTime   = 200 * time.Millisecond // for a message, before scaling
+	rateScale    = 0.1                    // at least: below it the grain of timers shows in the intervals between messages
+	rateWarm     = 5 * time.Minute        // before scaling, as the simulation has it
 	rateBar      = 0.95
 	throttledBar = 0.01
 
@@ -29,6 +32,7 @@ const (
 	sessionMeasured = 4 * sessionWidth * sessionMessages
 	sessionUsed     = 0.7 // of what a session may carry: replacing it much earlier costs logins
 	sessionLimit    = 2 * time.Minute
+	sessionScale    = 0.1 // at least: below it the lease of a connection would be over before its messages
 	sessionReply    = "421 Connection closed by server. Maximum message count per session reached."
 
 	dailyRecipients = 50
@@ -41,12 +45,14 @@ const (
 
 // TestARateOfMessagesIsFoundAndKept: Amazon SES answers the end of a message that is one too many in this second.
 func TestARateOfMessagesIsFoundAndKept(t *testing.T) {
-	rate := amazonRate / *scale
-	f := newFleet(t, 1, relay.Config{RatePerSecond: rate, RateBurst: amazonRate, ServiceTime: scaled(200 * time.Millisecond)})
+	scale := max(*scale, rateScale)
+	rate := amazonRate / scale
+	f := newFleet(t, 1, relay.Config{RatePerSecond: rate, RateBurst: amazonRate, ServiceTime: time.Duration(scale * float64(amazonTime))},
+		fmt.Sprintf("MAILWEIR_TIME_SCALE=%g", scale))
 	f.feed(t, 1)
 	f.serve(t)
-	every(t.Context(), *warmup/2)
-	s := f.observe(t, *measure/2)
+	every(t.Context(), max(*warmup/2, time.Duration(scale*float64(rateWarm))))
+	s := f.observe(t, *measure/3)
 	f.report(t)
 	t.Logf("%.4g messages a second allowed, %.4g taken, %.4g turned away", rate, float64(len(s.taken))/s.seconds(), s.perSecond(throttled))
 	atLeast(t, "share of the rate that was used", float64(len(s.taken))/s.seconds()/rate, rateBar)
@@ -63,7 +69,7 @@ func TestThreadsAreFoundByWhatIsSaidAfterTheContent(t *testing.T) {
 	f.serve(t)
 	every(t.Context(), *warmup/2)
 	var widths []float64
-	s := f.during(t, *measure/2, func() { widths = append(widths, f.members[0].Status(t).Upstream.Width) })
+	s := f.during(t, *measure/3, func() { widths = append(widths, f.members[0].Status(t).Upstream.Width) })
 	f.report(t)
 	settled := 0
 	for _, w := range widths {
@@ -83,7 +89,8 @@ func TestThreadsAreFoundByWhatIsSaidAfterTheContent(t *testing.T) {
 // it, and once it is known it is not heard any more.
 func TestTheMessagesOfASessionAreLearnt(t *testing.T) {
 	f := newFleet(t, 1, relay.Config{MessagesPerConnection: sessionMessages, CapReply: sessionReply, ServiceTime: sessionSpeed},
-		fmt.Sprintf("MAILWEIR_UPSTREAM_MAX_CONNECTIONS=%d", sessionWidth))
+		fmt.Sprintf("MAILWEIR_UPSTREAM_MAX_CONNECTIONS=%d", sessionWidth),
+		fmt.Sprintf("MAILWEIR_TIME_SCALE=%g", max(*scale, sessionScale)))
 	f.feed(t, 1)
 	f.serve(t)
 	charged := 0

@@ -64,13 +64,48 @@ func TestWhatTheFlowControlDoesNotLimitIsNotShown(t *testing.T) {
 	if err := writeStatus(&b, admin.Status{Upstream: u}, noon); err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"addresses", "rate", "last move", "token", "next dial", "next message"} {
+	for _, line := range []string{"addresses", "sharing", "session cap", "quota", "rate", "last move", "token", "next dial", "next message"} {
 		if strings.Contains(b.String(), "\n"+line) {
 			t.Errorf("a line %q in:\n%s", line, b.String())
 		}
 	}
 	if !strings.Contains(b.String(), "relay:25, calm\n") || !strings.Contains(b.String(), "ceiling 4,") {
 		t.Errorf("got:\n%s", b.String())
+	}
+}
+
+func TestStatusExplainsWhatOthersAndQuotasDo(t *testing.T) {
+	u := admin.UpstreamStatus{Address: "relay:25", State: "sharing", Width: 1, Max: 20, Addresses: 1}
+	for _, tt := range []struct {
+		set  func(u *admin.UpstreamStatus)
+		want string
+	}{
+		{func(u *admin.UpstreamStatus) { u.Share, u.Waiting = 0.5, 12 },
+			"sharing              about 0.5 of one connection, in turns with others; waiting for a turn for 12s\n"},
+		{func(u *admin.UpstreamStatus) { u.Share, u.Connections = 0.25, 1 },
+			"sharing              about 0.25 of one connection, in turns with others; it is our turn\n"},
+		{func(u *admin.UpstreamStatus) { u.Waiting = 61 },
+			"sharing              others hold every connection that there is; waiting for a turn for 1m01s\n"},
+		{func(u *admin.UpstreamStatus) { u.SessionCap = 350 },
+			"session cap          350 messages; then a connection is replaced, as the upstream takes no more over one\n"},
+		{func(u *admin.UpstreamStatus) { u.QuotaUsed, u.QuotaLimit = 40, 100 },
+			"quota                40 recipients in the last 24 hours, of 100; what is more waits\n"},
+		{func(u *admin.UpstreamStatus) { u.QuotaUsed = 40 },
+			"quota                40 recipients in the last 24 hours, no limit is configured\n"},
+		{func(u *admin.UpstreamStatus) {
+			u.State, u.NextProbe, u.ProbeGap = "stopped", noon.Add(20*time.Minute), 1800
+		},
+			"next probe           in 20m00s, with one message; while it is refused, 30m00s between two\n"},
+	} {
+		u := u
+		tt.set(&u)
+		var b strings.Builder
+		if err := writeStatus(&b, admin.Status{Upstream: u}, noon); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(b.String(), "\n"+tt.want) {
+			t.Errorf("no %q in:\n%s", tt.want, b.String())
+		}
 	}
 }
 

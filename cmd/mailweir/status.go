@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mailweir/mailweir/flowctl"
 	"github.com/mailweir/mailweir/proxy/admin"
 )
 
@@ -87,6 +88,15 @@ func writeUpstream(line func(name, format string, args ...any), u admin.Upstream
 		line("addresses", "%d, %d down", u.Addresses, u.Down)
 	}
 	line("width", "%.4g of %d, ceiling %s, %d connections, %d busy, %d dialling", u.Width, u.Max, orNone(u.Ceiling), u.Connections, u.Busy, u.Dialing)
+	if u.Share > 0 || u.Waiting > 0 {
+		line("sharing", "%s", sharing(u))
+	}
+	if u.SessionCap > 0 {
+		line("session cap", "%d messages; then a connection is replaced, as the upstream takes no more over one", u.SessionCap)
+	}
+	if u.QuotaUsed > 0 || u.QuotaLimit > 0 {
+		line("quota", "%d recipients in the last 24 hours, %s", u.QuotaUsed, quotaLimit(u.QuotaLimit))
+	}
 	if u.Rate > 0 {
 		line("rate", "%.4g transactions a second", u.Rate)
 	}
@@ -96,7 +106,11 @@ func writeUpstream(line func(name, format string, args ...any), u admin.Upstream
 	if u.Token != "" {
 		line("token", "%s, expires %s", u.Token, until(now, u.TokenExpiry))
 	}
-	line("next probe", "%s", until(now, u.NextProbe))
+	if u.State == flowctl.Stopped.String() && !u.NextProbe.IsZero() {
+		line("next probe", "%s, with one message; while it is refused, %s between two", until(now, u.NextProbe), span(seconds(u.ProbeGap)))
+	} else {
+		line("next probe", "%s", until(now, u.NextProbe))
+	}
 	if u.NoDialBefore.After(now) {
 		line("next dial", "%s", until(now, u.NoDialBefore))
 	}
@@ -104,6 +118,32 @@ func writeUpstream(line func(name, format string, args ...any), u admin.Upstream
 		line("next message", "%s", until(now, u.NoSendBefore))
 	}
 }
+
+// sharing tells whoever sees no width above 1 what the processes do among themselves.
+func sharing(u admin.UpstreamStatus) string {
+	var parts []string
+	if u.Share > 0 {
+		parts = append(parts, fmt.Sprintf("about %.2g of one connection, in turns with others", u.Share))
+	} else {
+		parts = append(parts, "others hold every connection that there is")
+	}
+	switch {
+	case u.Waiting > 0:
+		parts = append(parts, "waiting for a turn for "+span(seconds(u.Waiting)))
+	case u.Connections > 0:
+		parts = append(parts, "it is our turn")
+	}
+	return strings.Join(parts, "; ")
+}
+
+func quotaLimit(n int) string {
+	if n == 0 {
+		return "no limit is configured"
+	}
+	return fmt.Sprintf("of %d; what is more waits", n)
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // because adds a reason in parentheses, if there is one.
 func because(what, why string) string {

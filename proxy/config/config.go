@@ -36,6 +36,7 @@ type Config struct {
 	Admin    admin.Config
 
 	UpstreamProfile      string        // one of profiles: where defaults come from
+	UpstreamSlowness     string        // ignore or gain; what it comes to is in Flow
 	UpstreamRules        YAMLText      // a list of rules; compiled they are in Upstream
 	UpstreamRulesFile    string        // with such a list, in place of it; "": none
 	QueueMaxMessages     int           // pending messages; beyond it 452 4.3.1; 0: by the memory limit (Load fills it in)

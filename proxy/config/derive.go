@@ -27,6 +27,7 @@ func (l *loader) derive() {
 		l.sources["admin.listen"] = "derived from journal.dir"
 		l.bad["admin.listen"] = !l.sound("journal.dir")
 	}
+	l.cfg.Flow.Gain = l.cfg.UpstreamSlowness == slownessGain
 	// What two components need is set once.
 	l.cfg.SMTPD.Hostname = l.cfg.Hostname
 	l.cfg.Upstream.Hostname = l.cfg.Hostname

@@ -27,6 +27,15 @@ func TestAProfileFillsInWhatNobodySet(t *testing.T) {
 	}
 }
 
+func TestTheFlowControlHearsOfSlownessAndOfTheQuota(t *testing.T) {
+	for text, want := range map[string]bool{"gain": true, "ignore": false} {
+		cfg, _ := mustLoad(t, testHost(), "MAILWEIR_UPSTREAM_SLOWNESS="+text, "MAILWEIR_QUOTA_RECIPIENTS_PER_DAY=700")
+		if cfg.Flow.Gain != want || cfg.Flow.RecipientsPerDay != 700 {
+			t.Errorf("%s: gain %v, %d recipients a day", text, cfg.Flow.Gain, cfg.Flow.RecipientsPerDay)
+		}
+	}
+}
+
 // A value that a profile sets to what the default is comes from the profile all the same, and can be overruled like any other.
 func TestEveryProfileIsSound(t *testing.T) {
 	for _, p := range profiles {

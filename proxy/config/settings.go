@@ -152,6 +152,9 @@ var settings = []setting{
 	{key: "upstream.max_connections", env: "MAILWEIR_UPSTREAM_MAX_CONNECTIONS", value: "20", min: "1", max: strconv.Itoa(flowctl.MaxConnsLimit),
 		doc: "The most connections the upstream ever sees; how many there are is found out.",
 		at:  func(c *Config) any { return &c.Flow.MaxConns }},
+	{key: "upstream.slowness", env: "MAILWEIR_UPSTREAM_SLOWNESS", value: slownessIgnore, oneOf: []string{slownessIgnore, slownessGain},
+		doc: "For an upstream that never refuses but gets slower: `gain` keeps a wider pool only where it delivers more messages a second; `ignore` goes by refusals and time-outs alone.",
+		at:  func(c *Config) any { return &c.UpstreamSlowness }},
 	{key: "upstream.messages_per_connection", env: "MAILWEIR_UPSTREAM_MESSAGES_PER_CONNECTION", value: "0", empty: "as many as the upstream takes", max: "1000000",
 		doc: "Messages after which a connection is replaced.",
 		at:  func(c *Config) any { return &c.Upstream.MessagesMax }},
@@ -225,6 +228,12 @@ var settings = []setting{
 		doc: "Factor on the pauses of the flow control; for tests only.",
 		at:  func(c *Config) any { return &c.Flow.Scale }},
 }
+
+// Values of upstream.slowness.
+const (
+	slownessIgnore = "ignore"
+	slownessGain   = "gain"
+)
 
 // settingByKey returns nil for a key that does not exist.
 func settingByKey(key string) *setting {

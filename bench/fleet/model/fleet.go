@@ -56,7 +56,7 @@ func Run(s *Scenario, m Maker, seed uint64, opt Options) (*Result, error) {
 		res: &Result{Seed: seed, Slots: s.Server.slots(), Warm: s.Warm, For: s.For},
 	}
 	f.server = newServer(s.Server, seed)
-	f.team = Team{Config: s.Config, Limit: s.Server.slots(), Shared: map[string]any{}, Poke: f.poke}
+	f.team = Team{Config: s.Config, Budget: s.Budget, Limit: s.Server.slots(), Shared: map[string]any{}, Poke: f.poke}
 	f.populate(seed)
 	for i, c := range s.Changes {
 		f.push(c.At, change, uint32(i), 0)

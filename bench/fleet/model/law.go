@@ -21,6 +21,7 @@ var _ Law = (*flowctl.Controller)(nil)
 // Team is what the laws of one run may share. Only a law that imagines a perfect coordinator uses more than Config.
 type Team struct {
 	Config flowctl.Config
+	Budget *Budget // nil: there is none
 	Pods   int
 	Limit  int                // connections the upstream allows at the start; 0: any number
 	Poke   func(pod int) bool // has the pod ask for a plan at this very moment; false: it has left
@@ -31,12 +32,15 @@ type Team struct {
 type Maker func(t *Team, pod int, seed uint64, now time.Time) (Law, error)
 
 // Flowctl makes the real controller.
-func Flowctl(t *Team, _ int, seed uint64, now time.Time) (Law, error) {
+func Flowctl(t *Team, pod int, seed uint64, now time.Time) (Law, error) {
 	c, err := flowctl.New(t.Config, seed, now)
 	if err != nil {
 		return nil, err
 	}
 	c.SetAddresses(now, []string{Address})
+	if t.Budget != nil {
+		return newMember(t, pod, c), nil
+	}
 	return c, nil
 }
 

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mailweir/mailweir/flowctl"
@@ -16,6 +17,7 @@ type Scenario struct {
 	For     time.Duration
 	Warm    time.Duration  // figures of the steady state begin here
 	Config  flowctl.Config // of every pod; the zero value has 20 connections at most
+	Budget  *Budget        // that the real controllers share; nil: none. Pods that share one do not leave
 	Quiet   bool           // ends when no message waits and none is to come
 }
 
@@ -75,7 +77,12 @@ func (s *Scenario) validate() error {
 		}
 		outage = outage || c.To.Outage != Up
 	}
+	leave := slices.ContainsFunc(s.Groups, func(g Group) bool { return g.Leave > 0 })
 	switch {
+	case s.Budget != nil && leave:
+		return fmt.Errorf("model: scenario %q: pods that share a budget and leave", s.Name)
+	case s.Budget != nil && (s.Budget.Renew <= 0 || s.Budget.TTL <= s.Budget.Renew):
+		return fmt.Errorf("model: scenario %q: a budget whose word lapses before it is renewed", s.Name)
 	case len(s.Groups) > groupsMax:
 		return fmt.Errorf("model: scenario %q: %d groups, at most %d", s.Name, len(s.Groups), groupsMax)
 	case knee && outage:
