@@ -164,18 +164,22 @@ var manyTenants = []string{"common", "organizations", "consumers"}
 
 func (c Config) validateEndpoint(fault func(string, ...any)) {
 	switch {
-	case c.Tenant != "" && c.TokenURL != "":
-		fault("token_url: is set, and tenant too")
 	case c.Tenant == "" && c.TokenURL == "":
 		fault("tenant: is missing; without Microsoft it is token_url that says where tokens come from")
-	case c.Tenant != "" && !tenantForm.MatchString(c.Tenant):
+	case c.Tenant == "":
+	case !tenantForm.MatchString(c.Tenant):
 		fault("tenant: is neither an ID nor a domain")
 	case slices.Contains(manyTenants, strings.ToLower(c.Tenant)) && c.RefreshToken == "" && c.RefreshTokenFile == "":
 		fault("tenant: %s is for users; an application names its own tenant", c.Tenant)
-	case c.TokenURL != "":
-		if err := checkEndpoint(c.TokenURL); err != nil {
-			fault("token_url: %v", err)
-		}
+	}
+	if c.TokenURL == "" {
+		return
+	}
+	if c.Tenant != "" {
+		fault("token_url: is set, and tenant too")
+	}
+	if err := checkEndpoint(c.TokenURL); err != nil {
+		fault("token_url: %v", err)
 	}
 }
 

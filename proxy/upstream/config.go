@@ -116,7 +116,7 @@ func (c Config) validateClear(implicit bool, fault func(string, ...any)) {
 	if implicit {
 		fault("tls: none, but the url says smtps")
 	}
-	if c.Username != "" && !c.PlaintextAuth {
+	if (c.Username != "" || c.OAuth) && !c.PlaintextAuth {
 		fault("tls: none, but there are credentials; plaintext_auth would allow it")
 	}
 }
