@@ -16,7 +16,7 @@ CHART_CASES  = emptydir pvc
 HELM_TEMPLATE = $(HELM) template demo $(CHART) --namespace mail --kube-version 1.29.0
 
 .PHONY: build test check fmt vet staticcheck race lint bench bench-commit commit states demo interop backlog crash crash-ci planted \
-        fleet fleet-ci throng throng-ci throng-unscaled throng-postfix chart chart-golden image clean
+        fleet fleet-ci fleet-pictures throng throng-ci throng-unscaled throng-postfix chart chart-golden image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/mailweir ./cmd/mailweir
@@ -92,6 +92,10 @@ fleet:
 
 fleet-ci:
 	go run ./bench/fleet -quick
+
+# The pictures of bench/fleet: always the same, as long as flowctl is.
+fleet-pictures:
+	go run ./bench/fleet -bars 3,8,10 -draw bench/fleet/pictures
 
 # What the simulation promises, with processes of the real binary beside one relay; see bench/throng. throng-ci takes less than five
 # minutes, throng a quarter of an hour, throng-unscaled two hours; throng-postfix, as root, compares with Postfix.

@@ -19,6 +19,7 @@ type fuse struct {
 	refused   map[message.ID]struct{} // messages refused for good, or suspiciously, since the last success
 	suspects  map[string]struct{}     // recipient domains whose refusal sounded like the upstream's, since the last success
 	blocked   map[message.ID]struct{} // messages blocked for their content, or for us, since the last success
+	paced     message.ID              // the last message refused for the rate; 0: none was
 	armed     bool                    // it had tripped before: the next refusal trips it again
 	successAt time.Time
 	tripped   string        // why nothing may be bounced now; "": not tripped
@@ -52,7 +53,7 @@ func (f *fuse) success(now, began time.Time) {
 	clear(f.refused)
 	clear(f.suspects)
 	clear(f.blocked)
-	*f = fuse{refused: f.refused, suspects: f.suspects, blocked: f.blocked, successAt: now}
+	*f = fuse{refused: f.refused, suspects: f.suspects, blocked: f.blocked, paced: f.paced, successAt: now}
 }
 
 // rearm closes a tripped fuse without a success: the next refusal trips it again.
@@ -110,6 +111,14 @@ func (f *fuse) blocks(id message.ID) bool {
 		f.blocked[id] = struct{}{}
 	}
 	return len(f.blocked) >= fuseDomains
+}
+
+// paces takes note of a message refused for the rate, and reports whether it is about more than that message: the last one that was
+// is another one. A relay may quote, for one recipient again and again, what somebody else told it.
+func (f *fuse) paces(id message.ID) bool {
+	other := f.paced != 0 && f.paced != id
+	f.paced = id
+	return other
 }
 
 func (f *fuse) count(now time.Time, id message.ID, class flowctl.Class, reply string) {

@@ -37,8 +37,10 @@ func (d *dispatcher) recall(now time.Time, l *link) {
 	began := len(l.jobs)
 	for range l.jobs {
 		select {
-		case <-l.feed: // the connection takes the oldest first, so what is left in here are the latest
-			began--
+		case _, open := <-l.feed: // the connection takes the oldest first, so what is left in here are the latest
+			if open { // or it is leaving already, and what it holds it has begun with
+				began--
+			}
 		default:
 		}
 	}

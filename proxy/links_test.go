@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/mailweir/mailweir/flowctl"
 	"github.com/mailweir/mailweir/proxy/message"
 	"github.com/mailweir/mailweir/proxy/queue"
@@ -123,6 +125,19 @@ func TestARetiredConnectionBeginsNothingMore(t *testing.T) {
 		if next, ok := d.queue.Next(noon); ok && int(next.ID) != begun+1 {
 			t.Errorf("%d begun: message %d comes next", begun, next.ID)
 		}
+	}
+}
+
+// The feed of a connection that is leaving is closed: it gives nothing back, and what it carries out stays its own.
+func TestAHoldTakesNothingFromAConnectionThatIsLeaving(t *testing.T) {
+	d := newCarrier(t, 1)
+	d.log, d.recorder = zap.NewNop(), &recorder{entries: make(chan entry, 10)}
+	l := d.links[1]
+	feedTwo(t, d, l, 1)
+	d.retire(noon, []flowctl.ConnID{1})
+	d.hold(noon, flowctl.Outcome{Text: "535 no"}, time.Minute)
+	if len(l.jobs) != 1 || d.queue.Ready(noon) != 1 || d.flow.Snapshot(noon).Busy != 1 {
+		t.Errorf("%d jobs stay and %d are queued again, %d busy", len(l.jobs), d.queue.Ready(noon), d.flow.Snapshot(noon).Busy)
 	}
 }
 

@@ -77,7 +77,16 @@ func (d *dispatcher) cured(r *upstream.Result) bool {
 // onlyThisMessage reports whether a class that would slow down everybody came for one message alone, so far: its
 // words may be about the content, or quote somebody else's.
 func (d *dispatcher) onlyThisMessage(c flowctl.Class, r *upstream.Result) bool {
-	return (c == flowctl.Reputation || c == flowctl.AuthThrottle) && !r.HandedBack && !d.fuse.blocks(r.Job.Env.ID)
+	if r.HandedBack {
+		return false
+	}
+	switch c {
+	case flowctl.Reputation, flowctl.AuthThrottle:
+		return !d.fuse.blocks(r.Job.Env.ID)
+	case flowctl.RateLimited:
+		return !d.fuse.paces(r.Job.Env.ID)
+	}
+	return false
 }
 
 func aboutContent(st flowctl.Stage) bool { return st >= flowctl.StageRcpt && st <= flowctl.StageDot }

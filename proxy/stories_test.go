@@ -629,6 +629,23 @@ func TestAMessageThatIsTriedForDaysHasAShortHistory(t *testing.T) {
 	})
 }
 
+// The rate is the relay's when it is refused to one message and then to another.
+func TestARateThatOthersMeetTooIsKept(t *testing.T) {
+	in(t, func(t *testing.T) {
+		w := newWorld(t, relay.Config{RatePerSecond: 14, RateBurst: 14, ServiceTime: 100 * time.Millisecond})
+		ledger := w.send(8000, 20)
+		time.Sleep(8 * time.Minute)
+		if u := w.proxy.Status().Upstream; u.Rate < 12 || u.Rate > 16 {
+			t.Errorf("%v a second: %+v", u.Rate, u)
+		}
+		w.settle(time.Hour)
+		w.arrived(ledger)
+		if n := w.relay.Counters().Throttled; n > 8000/50 {
+			t.Errorf("%d of 8000 were refused", n)
+		}
+	})
+}
+
 // What the upstream takes in one transaction bounds what it is given in one, before and after a restart.
 func TestATransactionHasAsManyRecipientsAsTheUpstreamTakes(t *testing.T) {
 	in(t, func(t *testing.T) {

@@ -128,7 +128,7 @@ func outage() bar {
 				},
 			},
 			Figures: []figure{
-				countUnder("dials per pod in it", 25, func(r *model.Result) float64 { return float64(r.Sum(down, up).Dials) / n }),
+				countUnder("dials per pod in it", 25, func(r *model.Result) float64 { return float64(r.Sum(down, up).Dials) / n }).knownAt(28, 29),
 				timeUnder("median pod is answered", 30, func(r *model.Result) float64 { return answered(r, end-up).Seconds() }),
 				timeUnder("back to 90 %", 30, func(r *model.Result) float64 { return r.Reaches(.9, k, up, end).Seconds() }),
 				timesUnder("busiest second of dials / mean", 3, func(r *model.Result) float64 { return burstiness(r, up, up+recovery) }),

@@ -95,6 +95,29 @@ func TestTheSameSeedsPrintTheSameBytes(t *testing.T) {
 	}
 }
 
+func TestEveryLineOfAMarkdownTableHasAllColumns(t *testing.T) {
+	few := trialVerdict{Laws: []string{"flowctl"}, Grades: []grade{known}, Summaries: [][]summary{{{Median: .8, Worst: .7}}}}
+	few.Trial.Figures = []figure{utilOver(.9, nil).knownAt(.8, .7)}
+	full := few
+	full.Laws, full.Summaries = []string{"flowctl", "aimd"}, [][]summary{few.Summaries[0], few.Summaries[0]}
+	var b bytes.Buffer
+	if err := writeMarkdown(&b, &options{}, []verdict{{Grade: known, Trials: []trialVerdict{full, few}}}); err != nil {
+		t.Fatal(err)
+	}
+	lines := 0
+	for line := range strings.Lines(b.String()) {
+		if strings.HasPrefix(line, "|") {
+			lines++
+			if n := strings.Count(line, "|"); n != 7 {
+				t.Errorf("%d bars in %q, want 7", n, line)
+			}
+		}
+	}
+	if lines != 4 || !strings.Contains(b.String(), "known, >= 80.0 % (70.0 %)") {
+		t.Errorf("want four lines and what is known:\n%s", b.String())
+	}
+}
+
 func TestAWrongCommandLineIsToldAndJudgesNothing(t *testing.T) {
 	for _, args := range []string{"-bars 19", "-bars x", "-bars 3-1", "-seeds -1", "-laws nobody", "-laws=", "-nonsense", "more"} {
 		var told bytes.Buffer

@@ -46,7 +46,7 @@ func judgeAll(ctx context.Context, o *options, progress io.Writer) ([]verdict, e
 			t := &verdicts[i].Trials[j]
 			t.begin(b.Trials[j], o)
 			for law := range t.Laws {
-				for seed := range o.seedsOf(b.Trials[j]) {
+				for seed := range len(t.Summaries[law][0].Seeds) {
 					tasks = append(tasks, task{t, law, seed})
 				}
 			}
@@ -68,7 +68,7 @@ func (t *trialVerdict) begin(tr trial, o *options) {
 	for law := range t.Summaries {
 		t.Summaries[law] = make([]summary, len(tr.Figures))
 		for f := range t.Summaries[law] {
-			t.Summaries[law][f].Seeds = make([]float64, o.seedsOf(tr))
+			t.Summaries[law][f].Seeds = make([]float64, o.seedsOf(tr, law))
 		}
 	}
 }

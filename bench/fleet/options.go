@@ -24,6 +24,7 @@ type options struct {
 const (
 	seedsDefault = 20 // what the bars are meant for
 	seedsQuick   = 5
+	seedsBeside  = 5 // of laws that are not judged
 	seedsMax     = 1000
 )
 
@@ -33,7 +34,7 @@ func parse(args []string, out io.Writer) (*options, error) {
 	fs := flag.NewFlagSet("fleet", flag.ContinueOnError)
 	fs.SetOutput(out)
 	fs.StringVar(&bars, "bars", "", "`numbers` of the bars to judge, such as 1,4,6-8; none: all")
-	fs.IntVar(&o.seeds, "seeds", 0, "`runs` of each scenario, each with its own chance; 0: 20, or 5 with -quick. The bars are meant for 20")
+	fs.IntVar(&o.seeds, "seeds", 0, "`runs` of each scenario, each with its own chance; 0: 20, or 5 with -quick. The bars are meant for 20. Laws beside the first get 5 at most")
 	fs.Uint64Var(&o.first, "first", 1, "`seed` of the first run; the others follow it. Equal seeds give equal figures")
 	fs.StringVar(&laws, "laws", "flowctl", "`names` of the laws to run, of "+strings.Join(lawNames(), ", ")+"; the first is judged, and \"all\" compares each scenario with the laws that belong there")
 	fs.BoolVar(&o.quick, "quick", false, "few seeds, and one for the longest runs: a check for every change, not a measurement. Says the same each time")
@@ -53,12 +54,16 @@ func parse(args []string, out io.Writer) (*options, error) {
 	return &o, o.resolve(bars, laws)
 }
 
-// seedsOf returns how many runs a trial gets.
-func (o *options) seedsOf(t trial) int {
-	if o.quick && t.Long {
+// seedsOf returns how many runs a trial gets with a law. Only the first law is judged; the others need fewer.
+func (o *options) seedsOf(t trial, law int) int {
+	switch {
+	case o.quick && t.Long:
 		return 1
+	case law > 0:
+		return min(o.seeds, seedsBeside)
+	default:
+		return o.seeds
 	}
-	return o.seeds
 }
 
 func (o *options) resolve(bars, laws string) error {

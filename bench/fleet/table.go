@@ -67,7 +67,13 @@ func writeTrial(w io.Writer, t *trialVerdict) {
 	}
 }
 
-func (f *figure) demand() string { return f.asked(f.Bar) }
+// demand is what the median must reach.
+func (f *figure) demand() string {
+	if f.FewSeeds {
+		return f.asked(f.Worst)
+	}
+	return f.asked(f.Bar)
+}
 
 // known is the demand in place of the bar.
 func (f *figure) known() string {
