@@ -45,6 +45,9 @@ type dispatcher struct {
 	held       held
 	quotaWait  time.Duration // until the last probe of a quota; 0: a message was taken since
 	took       time.Duration // of the last transaction
+	secrets    *secrets      // looked at while held for a fault of a dial
+	eager      bool          // a changed secret is being tried
+	tlsFaults  int           // dials in a row that failed at TLS
 	teller     teller
 	stopping   bool          // nothing is started any more
 	empty      chan struct{} // closed when nothing is pending and nothing will come; nil: nobody waits for it
@@ -84,6 +87,8 @@ const (
 	tick = 10 * time.Second
 	// behindPause is the wait for the journal to catch up with the decisions.
 	behindPause = 20 * time.Millisecond
+	// tlsFaultsMax is how many dials in a row may fail at TLS. An upstream that answers and yet brings no TLS about is not busy.
+	tlsFaultsMax = 5
 )
 
 // run is the dispatcher's goroutine. It returns when stop is closed and every link has ended.
@@ -225,10 +230,15 @@ func (d *dispatcher) dial(now time.Time, addr string) {
 }
 
 func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowctl.Outcome) {
+	if o.Stage == flowctl.StageTLS && o.Class == flowctl.Unavailable {
+		if d.tlsFaults++; d.tlsFaults >= tlsFaultsMax {
+			o.Class = flowctl.Misconfigured
+		}
+	}
 	d.flow.DialDone(now, l.id, o)
 	if conn != nil {
 		l.conn, l.idleSince = conn, now
-		d.lastDial = ""
+		d.lastDial, d.eager, d.tlsFaults = "", false, 0
 		return
 	}
 	delete(d.links, l.id)
@@ -241,17 +251,25 @@ func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowc
 		}
 		log("no connection", zap.Stringer("class", o.Class), zap.Stringer("stage", o.Stage), d.reply(o.Text))
 	}
+	eager := d.eager
+	d.eager = false
 	switch {
 	case o.Class == flowctl.Misconfigured && o.Stage == flowctl.StageAuth:
 		d.hold(now, o, loginProbe)
 	case o.Class == flowctl.Misconfigured:
-		d.hold(now, o, faultProbe)
+		d.hold(now, o, faultProbe-min(o.Took, faultProbe/2)) // a minute from probe to probe, also where each hangs for a while
 	case o.Class == flowctl.Quota:
 		d.holdQuota(now, o.Started, o)
+	case eager && d.held.why != "":
+		d.flow.Stop(now, d.held.why, d.scaled(faultProbe))
+		return
 	default:
 		return
 	}
 	d.held.atDial = true
+	if o.Class == flowctl.Misconfigured {
+		d.watchSecrets()
+	}
 }
 
 // assign gives loaded messages to connections: first to idle ones, then one more to those that are busy, whose

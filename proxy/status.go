@@ -52,6 +52,16 @@ func (p *Proxy) Status() admin.Status {
 		p.dispatcher.takeIn(now)
 		s.Queue, s.Upstream = p.dispatcher.queueStatus(), p.dispatcher.upstreamStatus(now)
 	})
+	if p.tokens != nil {
+		expiry, err := p.tokens.Status()
+		s.Upstream.Token, s.Upstream.TokenExpiry = "good", expiry
+		switch {
+		case err != nil:
+			s.Upstream.Token = err.Error()
+		case expiry.IsZero():
+			s.Upstream.Token = "not asked for yet"
+		}
+	}
 	return s
 }
 

@@ -112,6 +112,9 @@ func writeUpstream(line func(name, format string, args ...any), u admin.Upstream
 	if u.LastMove != "" {
 		line("last move", "%s, %s", because(u.LastMove, u.LastReply), ago(now, u.LastMoveAt))
 	}
+	if u.Token != "" {
+		line("token", "%s, expires %s", u.Token, until(now, u.TokenExpiry))
+	}
 	if u.State == flowctl.Stopped.String() && !u.NextProbe.IsZero() {
 		line("next probe", "%s, with one message; while it is refused, %s between two", until(now, u.NextProbe), span(seconds(u.ProbeGap)))
 	} else {

@@ -137,6 +137,8 @@ var metrics = []metric{
 		func(s *Status) float64 { return float64(s.Upstream.Dials) }),
 	counter("upstream_transactions_total", "Transactions that ended.",
 		func(s *Status) float64 { return float64(s.Upstream.Transactions) }),
+	gauge("upstream_token_expiry_timestamp_seconds", "When the access token for the upstream expires; 0 when there is none.",
+		func(s *Status) float64 { return timestamp(s.Upstream.TokenExpiry) }),
 
 	gauge("journal_bytes", "Size of the journal.", func(s *Status) float64 { return float64(s.Journal.Bytes) }),
 	gauge("journal_max_bytes", "Size at which new mail is put off.",

@@ -52,6 +52,7 @@ func TestMetricsShowTheStatus(t *testing.T) {
 		`mailweir_upstream_addresses_down 1`,
 		`mailweir_upstream_last_move_timestamp_seconds 1.7776368e+09`,
 		`mailweir_upstream_next_probe_timestamp_seconds 1.777636801e+09`,
+		`mailweir_upstream_token_expiry_timestamp_seconds 1.77763686e+09`,
 		`mailweir_upstream_state{state="calm"} 1`,
 		`mailweir_upstream_state{state="open"} 0`,
 		`mailweir_upstream_outcomes_total{class="busy"} 1`,

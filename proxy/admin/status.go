@@ -71,6 +71,8 @@ type UpstreamStatus struct {
 	Outcomes     map[string]uint64 `json:"outcomes"`                // transactions and dials by class
 	Dials        uint64            `json:"dials"`
 	LastError    string            `json:"last_error,omitempty"`
+	Token        string            `json:"token,omitempty"` // what became of the last request for one; "": no OAuth
+	TokenExpiry  time.Time         `json:"token_expiry,omitzero"`
 	Transactions uint64            `json:"transactions"`
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/mailweir/mailweir/proxy/admin"
 	"github.com/mailweir/mailweir/proxy/dkim"
 	"github.com/mailweir/mailweir/proxy/journal"
+	"github.com/mailweir/mailweir/proxy/oauth"
 	"github.com/mailweir/mailweir/proxy/queue"
 	"github.com/mailweir/mailweir/proxy/smtpd"
 	"github.com/mailweir/mailweir/proxy/upstream"
@@ -21,7 +22,7 @@ import (
 
 // Config is everything that can be set. The zero value is of no use: Default and Load make them.
 //
-// It holds a password, so neither fmt nor encoding/json nor zap.Any show its fields; Report is
+// It holds secrets, so neither fmt nor encoding/json nor zap.Any show its fields; Report is
 // what may be shown.
 type Config struct {
 	File     string // the YAML file that was read; "": none
@@ -31,6 +32,7 @@ type Config struct {
 	Journal  journal.Config
 	Queue    queue.Config
 	Upstream upstream.Config
+	OAuth    oauth.Config // where the upstream's tokens come from; the zero value: nowhere
 	Flow     flowctl.Config
 	Admin    admin.Config
 	DKIM     []dkim.Key // what to sign with; nil: nothing is signed
