@@ -56,14 +56,18 @@ func readPassword(file string) (string, error) {
 
 // login authenticates (RFC 4954). Credentials are sent over verified TLS only, or with Config.PlaintextAuth; Config.security saw
 // to that before anything was dialled.
-func (s *setup) login() *fault {
+func (s *setup) login(ctx context.Context) (f *fault) {
 	mech, err := s.mechanism()
 	if err != nil {
 		return s.fail(err)
 	}
-	e := exchange{setup: s, mech: mech, said: []string{s.secret}}
-	f := e.run()
+	alone, f := s.client.logins.enter(ctx, s)
 	if f != nil {
+		return f
+	}
+	defer func() { s.client.logins.leave(s, alone, f) }()
+	e := exchange{setup: s, mech: mech, said: []string{s.secret}}
+	if f = e.run(); f != nil {
 		// Cut only afterwards, and well inside what Reply.Text keeps: else half a secret could stand at its end.
 		f.text = truncate(redact(f.text, e.said), replyTextMax/4)
 		if f.meaning.Class == flowctl.Misconfigured {

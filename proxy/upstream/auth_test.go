@@ -20,19 +20,35 @@ import (
 // logIn connects once to a relay of the bench, in clear, and returns what came of it and the mechanisms that were tried.
 func logIn(t *testing.T, rc server.Config, cfg Config) (out flowctl.Outcome, tried []string) {
 	t.Helper()
+	script := rc.Reply
+	rc.Reply = func(e server.Event) server.Action {
+		tried = append(tried, strings.TrimPrefix(e.Line, "AUTH "))
+		if script != nil {
+			return script(e)
+		}
+		return server.Action{}
+	}
+	logInAll(t, rc, cfg, func(connect func() flowctl.Outcome, _ *int) { out = connect() })
+	return out, tried
+}
+
+// logInAll lets f connect as often as it likes. tried counts the logins; rc.Reply is asked about these only.
+func logInAll(t *testing.T, rc server.Config, cfg Config, f func(connect func() flowctl.Outcome, tried *int)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
-		script := rc.Reply
+		tried, script := 0, rc.Reply
 		rc.Reply = func(e server.Event) server.Action {
+			if e.Stage != server.StageAuth {
+				return server.Action{}
+			}
 			mu.Lock()
 			defer mu.Unlock()
-			if e.Stage == server.StageAuth {
-				tried = append(tried, strings.TrimPrefix(e.Line, "AUTH "))
-				if script != nil {
-					return script(e)
-				}
+			tried++
+			if script == nil {
+				return server.Action{}
 			}
-			return server.Action{}
+			return script(e)
 		}
 		r, l := server.New(rc), memconn.Listen()
 		served := make(chan error, 1)
@@ -42,10 +58,13 @@ func logIn(t *testing.T, rc server.Config, cfg Config) (out flowctl.Outcome, tri
 		if err != nil {
 			t.Fatal(err)
 		}
-		var conn *Conn
-		if conn, out = cl.Connect(t.Context(), ""); conn != nil {
-			conn.Cut()
-		}
+		f(func() flowctl.Outcome {
+			conn, out := cl.Connect(t.Context(), "")
+			if conn != nil {
+				conn.Cut()
+			}
+			return out
+		}, &tried)
 		r.Close()
 		if err := <-served; err != nil {
 			t.Error(err)
@@ -54,13 +73,15 @@ func logIn(t *testing.T, rc server.Config, cfg Config) (out flowctl.Outcome, tri
 			t.Errorf("rules broken: %v", v)
 		}
 	})
-	return out, tried
 }
 
 // tokens gives one token after the other, each as long as real ones are.
 func tokens(names ...string) func(context.Context, string) (string, error) {
+	var mu sync.Mutex
 	now := ""
 	return func(_ context.Context, rejected string) (string, error) {
+		mu.Lock()
+		defer mu.Unlock()
 		if (now == "" || rejected == now) && len(names) > 0 {
 			now, names = names[0]+strings.Repeat("A", 1500), names[1:]
 		}
@@ -159,23 +180,105 @@ func TestAServerCannotMakeUsWorkForEver(t *testing.T) {
 	}
 }
 
-func TestARejectedTokenIsReplacedOnceOnAFreshConnection(t *testing.T) {
-	for _, tc := range []struct {
-		good  string
-		dials int
-		class flowctl.Class
-	}{{"first", 1, flowctl.OK}, {"second", 2, flowctl.OK}, {"third", 2, flowctl.Misconfigured}} {
-		for _, m := range byToken {
-			cfg := Config{Username: "u", OAuth: true, Token: tokens("first", "second", "third")}
-			out, tried := logIn(t, server.Config{Username: "u", Mechanisms: []string{m}, TakesToken: takes(tc.good)}, cfg)
-			if out.Class != tc.class || len(tried) != tc.dials {
-				t.Errorf("%s, %s is good: %v %s after %d logins", m, tc.good, out.Class, out.Text, len(tried))
-			}
-			if strings.Contains(out.Text, "AAAA") {
-				t.Errorf("the token is in %q", out.Text)
-			}
-		}
+// A token that worked is replaced at once when it is refused, once; one that is new is not, since another new one says no more.
+func TestATokenThatWorkedIsReplacedOnceOnAFreshConnection(t *testing.T) {
+	for _, m := range byToken {
+		good := "first"
+		cfg := Config{Username: "u", OAuth: true, Token: tokens("first", "second", "third", "fourth", "fourth")}
+		logInAll(t, server.Config{Username: "u", Mechanisms: []string{m}, TakesToken: func(token string) bool { return takes(good)(token) }}, cfg,
+			func(connect func() flowctl.Outcome, tried *int) {
+				for _, step := range []struct {
+					good   string
+					logins int
+					class  flowctl.Class
+				}{{"first", 1, flowctl.OK}, {"second", 2, flowctl.OK}, {"none", 2, flowctl.Misconfigured}, {"none", 1, flowctl.Misconfigured},
+					{"none", 1, flowctl.Misconfigured}, {"fourth", 1, flowctl.OK}} {
+					good, *tried = step.good, 0
+					time.Sleep(time.Second)
+					out := connect()
+					if out.Class != step.class || *tried != step.logins {
+						t.Errorf("%s, %s is good: %v %s after %d logins", m, step.good, out.Class, out.Text, *tried)
+					}
+					if strings.Contains(out.Text, "AAAA") {
+						t.Errorf("the token is in %q", out.Text)
+					}
+				}
+			})
 	}
+}
+
+// Dials under way at the same time try a secret once while nobody knows whether it is good, and at once when it is.
+func TestASecretThatIsRefusedIsTriedOnceByAllWhoDial(t *testing.T) {
+	good := "first"
+	for _, tc := range []struct {
+		name   string
+		cfg    Config
+		rc     server.Config
+		logins int // when the secret that worked is withdrawn
+	}{
+		{"password", Config{Username: "u", Password: canary}, server.Config{Username: "u", Password: canary, Mechanisms: []string{"PLAIN"}}, 1},
+		{"SCRAM", Config{Username: "u", Password: canary}, server.Config{Username: "u", Password: canary}, 1},
+		{"token", Config{Username: "u", OAuth: true, Token: tokens("first", "second", "third")},
+			server.Config{Username: "u", Mechanisms: []string{"XOAUTH2"}, TakesToken: takes("first")}, 2},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			good = "first"
+			tc.rc.RTT = 20 * time.Millisecond
+			tc.rc.Reply = func(e server.Event) server.Action {
+				if good == "none" {
+					return server.Action{Reply: "535 5.7.8 no"}
+				}
+				return server.Action{}
+			}
+			logInAll(t, tc.rc, tc.cfg, func(connect func() flowctl.Outcome, tried *int) {
+				all := func(want flowctl.Class) (took time.Duration) {
+					began := time.Now()
+					var wg sync.WaitGroup
+					for range 8 {
+						wg.Go(func() {
+							if out := connect(); out.Class != want || out.Stage != flowctl.StageAuth {
+								t.Errorf("%v at %v: %s", out.Class, out.Stage, out.Text)
+							}
+						})
+					}
+					wg.Wait()
+					return time.Since(began)
+				}
+				alone := all(flowctl.OK)
+				if together := all(flowctl.OK); *tried != 16 || together >= alone {
+					t.Errorf("%d logins; eight alone take %s, once the secret is proven %s", *tried, alone, together)
+				}
+				time.Sleep(2 * provenFor)
+				good, *tried = "none", 0
+				all(flowctl.Misconfigured)
+				if *tried != tc.logins {
+					t.Errorf("%d logins with what is refused, want %d", *tried, tc.logins)
+				}
+			})
+		})
+	}
+}
+
+// A login that hangs keeps others for turnWait only.
+func TestALoginThatHangsKeepsNobodyForLong(t *testing.T) {
+	hang := true
+	rc := server.Config{Username: "u", Password: canary, Mechanisms: []string{"PLAIN"}, Reply: func(e server.Event) server.Action {
+		if hang {
+			hang = false
+			return server.Action{Delay: time.Hour}
+		}
+		return server.Action{}
+	}}
+	logInAll(t, rc, Config{Username: "u", Password: canary}, func(connect func() flowctl.Outcome, _ *int) {
+		var wg sync.WaitGroup
+		wg.Go(func() { connect() })
+		synctest.Wait()
+		began := time.Now()
+		if out := connect(); out.Class != flowctl.OK || time.Since(began) > turnWait+time.Second {
+			t.Errorf("%v %s after %s", out.Class, out.Text, time.Since(began))
+		}
+		wg.Wait()
+	})
 }
 
 type tokenFault struct {

@@ -39,6 +39,7 @@ type Client struct {
 	implicit bool   // TLS comes first
 	mode     string // none, opportunistic, require
 	tls      *tlsFiles
+	logins   *logins
 
 	level atomic.Uint32 // Level
 	cuts  atomic.Int32  // connections in a row that ended with two messages on the wire
@@ -61,7 +62,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upstream: url: %v", err)
 	}
-	c := &Client{cfg: cfg, address: address, implicit: implicit, mode: mode}
+	c := &Client{cfg: cfg, address: address, implicit: implicit, mode: mode, logins: newLogins()}
 	c.level.Store(uint32(L2))
 	if cfg.OAuth && cfg.Token == nil {
 		return nil, errors.New("upstream: oauth is set, but nothing gives tokens")
@@ -117,10 +118,11 @@ func (c *Client) Connect(ctx context.Context, addr string) (*Conn, flowctl.Outco
 		addr = c.address
 	}
 	started := time.Now()
-	s, f := c.attempt(ctx, addr, "")
-	if f != nil && f.rejected && c.cfg.OAuth {
-		// The token may have been withdrawn before its time. One that is new tells, and needs a session of its own.
-		s, f = c.attempt(ctx, addr, s.secret)
+	s, f := c.attempt(ctx, addr, c.logins.rejected(), nil)
+	if f != nil && f.lapsed && c.cfg.OAuth {
+		// The token was withdrawn before its time. One that is new tells more, and needs a session of its own; but if a new
+		// one is refused, others that are new will be too.
+		s, f = c.attempt(ctx, addr, s.secret, f)
 	}
 	out := flowctl.Outcome{Stage: s.stage, Started: started, Took: time.Since(started)}
 	if f != nil {
@@ -130,12 +132,15 @@ func (c *Client) Connect(ctx context.Context, addr string) (*Conn, flowctl.Outco
 	return newConn(s), out
 }
 
-// attempt is one session, up to where MAIL is allowed. rejected is a token that the upstream did not take; "": none. On a
-// fault nothing is left open.
-func (c *Client) attempt(ctx context.Context, addr, rejected string) (*setup, *fault) {
-	s := &setup{client: c, stage: flowctl.StageAuth}
+// attempt is one session, up to where MAIL is allowed. rejected is a token that the upstream did not take; "": none. earlier is
+// the fault of a session just now, which stands if there is no other token; nil: there was none. On a fault nothing is left open.
+func (c *Client) attempt(ctx context.Context, addr, rejected string, earlier *fault) (*setup, *fault) {
+	s := &setup{client: c, began: time.Now(), stage: flowctl.StageAuth}
 	if f := s.fetchSecret(ctx, rejected); f != nil {
 		return s, f
+	}
+	if earlier != nil && s.secret == rejected {
+		return s, earlier
 	}
 	s.stage = flowctl.StageConnect
 	f := s.dial(ctx, addr)

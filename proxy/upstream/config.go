@@ -32,8 +32,8 @@ type Config struct {
 	AgeMax        time.Duration // rotate after; 0: 1 h
 	Rules         Rules         // come before the built-in ones about what replies mean
 
-	// Token returns an access token for Username, when OAuth is set. rejected is one that the upstream has just refused, which
-	// must not be returned; "": none. It is called before each dial and keeps its own deadlines. An error that has a method
+	// Token returns an access token for Username, when OAuth is set. rejected is one that the upstream has refused, in place of which
+	// another is wanted if there is any; "": none. It is called before each dial and keeps its own deadlines. An error that has a method
 	// Permanent() bool is a fault of settings when that is true, and one with RetryAfter() time.Duration says how long nothing
 	// must be tried; every other error means that tokens are unavailable for the moment. No error may hold a secret.
 	Token func(ctx context.Context, rejected string) (string, error)

@@ -16,6 +16,7 @@ import (
 // setup is a session on its way from the dial to where MAIL is allowed. One command is under way at a time.
 type setup struct {
 	client *Client
+	began  time.Time
 	stage  flowctl.Stage
 	raw    net.Conn // the transport
 	conn   net.Conn // raw, or TLS over it
@@ -30,6 +31,7 @@ type fault struct {
 	meaning  Meaning
 	text     string // the reply, or the error; never a secret
 	rejected bool   // the upstream does not take the credentials
+	lapsed   bool   // which it took before
 }
 
 func (s *setup) fail(err error) *fault {
@@ -87,7 +89,7 @@ func (s *setup) open(ctx context.Context) *fault {
 	}
 	if s.client.cfg.Username != "" {
 		s.stage = flowctl.StageAuth
-		if f := s.login(); f != nil {
+		if f := s.login(ctx); f != nil {
 			return f
 		}
 	}

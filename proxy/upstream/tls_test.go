@@ -135,19 +135,26 @@ func TestTheServersNameCanBeSet(t *testing.T) {
 	}
 }
 
+// Also where any certificate is taken.
 func TestOldVersionsAreRefused(t *testing.T) {
 	for version, want := range map[uint16]flowctl.Class{tls.VersionTLS11: flowctl.Misconfigured, tls.VersionTLS12: flowctl.OK} {
-		old, ca := certificate(t, bubbleTime.Add(time.Hour), "relay.example")
-		old.MinVersion, old.MaxVersion = tls.VersionTLS10, version
-		r := &relay{offers: []string{"STARTTLS"}, tls: old}
-		inBubble(t, r, func(t *testing.T) {
-			c, out := r.client(t, Config{TLS: tlsRequire, CAFile: ca}).Connect(t.Context(), "")
-			if out.Class != want {
-				t.Errorf("%x: %v %s", version, out.Class, out.Text)
+		for _, mode := range []string{tlsRequire, tlsOpportunistic} {
+			old, ca := certificate(t, bubbleTime.Add(time.Hour), "relay.example")
+			old.MinVersion, old.MaxVersion = tls.VersionTLS10, version
+			cfg := Config{TLS: mode}
+			if mode == tlsRequire {
+				cfg.CAFile = ca
 			}
-			if c != nil {
-				c.Cut()
-			}
-		})
+			r := &relay{offers: []string{"STARTTLS"}, tls: old}
+			inBubble(t, r, func(t *testing.T) {
+				c, out := r.client(t, cfg).Connect(t.Context(), "")
+				if out.Class != want {
+					t.Errorf("%x, %s: %v %s", version, mode, out.Class, out.Text)
+				}
+				if c != nil {
+					c.Cut()
+				}
+			})
+		}
 	}
 }
