@@ -184,7 +184,7 @@ func TestAServerCannotMakeUsWorkForEver(t *testing.T) {
 func TestATokenThatWorkedIsReplacedOnceOnAFreshConnection(t *testing.T) {
 	for _, m := range byToken {
 		good := "first"
-		cfg := Config{Username: "u", OAuth: true, Token: tokens("first", "second", "third", "fourth", "fourth")}
+		cfg := Config{Username: "u", OAuth: true, Token: tokens("first", "second", "third", "fourth", "fifth", "last")}
 		logInAll(t, server.Config{Username: "u", Mechanisms: []string{m}, TakesToken: func(token string) bool { return takes(good)(token) }}, cfg,
 			func(connect func() flowctl.Outcome, tried *int) {
 				for _, step := range []struct {
@@ -192,7 +192,8 @@ func TestATokenThatWorkedIsReplacedOnceOnAFreshConnection(t *testing.T) {
 					logins int
 					class  flowctl.Class
 				}{{"first", 1, flowctl.OK}, {"second", 2, flowctl.OK}, {"none", 2, flowctl.Misconfigured}, {"none", 1, flowctl.Misconfigured},
-					{"none", 1, flowctl.Misconfigured}, {"fourth", 1, flowctl.OK}} {
+					{"none", 1, flowctl.Misconfigured}, {"last", 1, flowctl.OK},
+					{"none", 1, flowctl.Misconfigured}} { // the last time there is no other token
 					good, *tried = step.good, 0
 					time.Sleep(time.Second)
 					out := connect()
