@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/mailweir/mailweir/flowctl"
 	"github.com/mailweir/mailweir/proxy/config"
+	"github.com/mailweir/mailweir/proxy/dkim"
 	"github.com/mailweir/mailweir/proxy/message"
 	"github.com/mailweir/mailweir/proxy/queue"
 	"github.com/mailweir/mailweir/proxy/upstream"
@@ -43,6 +45,9 @@ type dispatcher struct {
 	held       held
 	quotaWait  time.Duration // until the last probe of a quota; 0: a message was taken since
 	took       time.Duration // of the last transaction
+	secrets    *secrets      // looked at while held for a fault of a dial
+	eager      bool          // a changed secret is being tried
+	tlsFaults  int           // dials in a row that failed at TLS
 	teller     teller
 	stopping   bool          // nothing is started any more
 	empty      chan struct{} // closed when nothing is pending and nothing will come; nil: nobody waits for it
@@ -82,6 +87,8 @@ const (
 	tick = 10 * time.Second
 	// behindPause is the wait for the journal to catch up with the decisions.
 	behindPause = 20 * time.Millisecond
+	// tlsFaultsMax is how many dials in a row may fail at TLS. An upstream that answers and yet brings no TLS about is not busy.
+	tlsFaultsMax = 5
 )
 
 // run is the dispatcher's goroutine. It returns when stop is closed and every link has ended.
@@ -176,11 +183,15 @@ func (d *dispatcher) pump(now time.Time) (wake time.Time) {
 		d.resumed(now)
 	}
 	d.retire(now, plan.Retire)
-	for _, addr := range plan.Dial {
+	dials := plan.Dial
+	if d.pool.mayNotSign() && len(d.prepared) == 0 {
+		dials = nil // not before there is something that may be sent
+	}
+	for _, addr := range dials {
 		d.dial(now, addr)
 	}
 	left := d.assign(now, plan)
-	d.load(now, plan)
+	d.load(now, plan, len(plan.Dial)-len(dials))
 	d.reportEmpty(plan)
 	lingerEnd := d.closeIdle(now, plan.Linger, min(left, len(d.prepared)+d.loading))
 	stallEnd := d.takeBackStalled(now)
@@ -219,10 +230,15 @@ func (d *dispatcher) dial(now time.Time, addr string) {
 }
 
 func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowctl.Outcome) {
+	if o.Stage == flowctl.StageTLS && o.Class == flowctl.Unavailable {
+		if d.tlsFaults++; d.tlsFaults >= tlsFaultsMax {
+			o.Class = flowctl.Misconfigured
+		}
+	}
 	d.flow.DialDone(now, l.id, o)
 	if conn != nil {
 		l.conn, l.idleSince = conn, now
-		d.lastDial = ""
+		d.lastDial, d.eager, d.tlsFaults = "", false, 0
 		return
 	}
 	delete(d.links, l.id)
@@ -235,17 +251,25 @@ func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowc
 		}
 		log("no connection", zap.Stringer("class", o.Class), zap.Stringer("stage", o.Stage), d.reply(o.Text))
 	}
+	eager := d.eager
+	d.eager = false
 	switch {
 	case o.Class == flowctl.Misconfigured && o.Stage == flowctl.StageAuth:
 		d.hold(now, o, loginProbe)
 	case o.Class == flowctl.Misconfigured:
-		d.hold(now, o, faultProbe)
+		d.hold(now, o, faultProbe-min(o.Took, faultProbe/2)) // a minute from probe to probe, also where each hangs for a while
 	case o.Class == flowctl.Quota:
 		d.holdQuota(now, o.Started, o)
+	case eager && d.held.why != "":
+		d.flow.Stop(now, d.held.why, d.scaled(faultProbe))
+		return
 	default:
 		return
 	}
 	d.held.atDial = true
+	if o.Class == flowctl.Misconfigured {
+		d.watchSecrets()
+	}
 }
 
 // assign gives loaded messages to connections: first to idle ones, then one more to those that are busy, whose
@@ -300,9 +324,9 @@ func (d *dispatcher) feed(now time.Time, l *link) {
 	l.feed <- &j.Job
 }
 
-// load has as many messages read as connections can soon take.
-func (d *dispatcher) load(now time.Time, plan flowctl.Plan) {
-	want := plan.Send
+// load has as many messages read as connections can soon take, those included that are not dialled yet.
+func (d *dispatcher) load(now time.Time, plan flowctl.Plan, undialled int) {
+	want := plan.Send + undialled
 	for _, l := range d.links {
 		if l.conn == nil {
 			want++ // it will be idle soon
@@ -347,6 +371,9 @@ func (d *dispatcher) loaded(now time.Time, j *job, err error) {
 		}
 		d.fail(j.delivery.ID, to, "the message is damaged in the journal")
 		d.end(now, ref, j, false)
+	case errors.Is(err, dkim.ErrKey): // the signer has raised the alarm; no clock of expiry ends the wait
+		d.explain(ref, err.Error())
+		d.queue.Defer(now, ref, queue.ByUpstream, 0)
 	default:
 		d.log.Warn("message not ready to be sent", zap.Stringer("id", j.delivery.ID), zap.Error(err))
 		d.explain(ref, err.Error())

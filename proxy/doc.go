@@ -7,21 +7,22 @@
 // they are synced the application hears 250. deliver.go is the way out: one goroutine, the dispatcher, owns the queue
 // and the flow controller and decides what is sent when; link.go has the goroutines that do it; settle.go takes what came of
 // it: judge.go says what the upstream's answer means for each recipient, fuse.go keeps one fault from bouncing a backlog; links.go
-// closes, hold.go holds and resumes; moves.go tells the log, remember.go the next start, what was learnt. record.go is what all of them leave in the journal, recorder.go writes it, recover.go reads it
+// closes, hold.go holds and resumes, secrets.go looks for the cure; moves.go tells the log, remember.go the next start, what was learnt. record.go is what all of them leave in the journal, recorder.go writes it, recover.go reads it
 // at the start, and recovered.go and fate.go are how it keeps a million messages meanwhile. morgue.go keeps the dead; status.go and pulse.go say how things are.
 //
 //	application ─► smtpd ─► accept ─► journal (write, sync) ─► 250
 //	                           │
 //	                           ▼
-//	             intake ─► dispatcher (queue, flowctl) ─► load ─► connection ─► upstream
-//	                           ▲                                     │
-//	                           └───────── result ◄── journal ◄───────┘
+//	             intake ─► dispatcher (queue, flowctl) ─► load, sign ─► connection ─► upstream
+//	                           ▲                                           │
+//	                           └─────────── result ◄── journal ◄───────────┘
 //
 // # Who owns which goroutine
 //
 // Run starts and joins: one a listener and one a client (smtpd), the dispatcher, the loaders and one a
-// connection (pool), the recorder, the journal's writer, syncer and keeper, and the two HTTP servers (admin). Nothing else
-// starts one. The dispatcher never waits for the network, and for the disk only when maxUnwritten decisions do; everybody else
+// connection (pool), one that looks at files while a login is held (pool too), one a signature that a loader makes (dkim), the recorder,
+// the journal's writer, syncer and keeper, and the two HTTP servers (admin). Nothing else starts one. The dispatcher never waits for
+// the network, and for the disk only when maxUnwritten decisions do; everybody else
 // reaches it by post.
 //
 // # States of a message, and what a crash leaves
@@ -52,4 +53,5 @@
 //	stage       where in a session                pending     messages not ended
 //	uncertain   it may have been delivered        left        messages that wait for the next start
 //	repeats     changes not told since            probe       between two tries of what is held
+//	key         where DNS has a signing key
 package proxy

@@ -77,6 +77,7 @@ func (d *dispatcher) taken(began time.Time) {
 func (d *dispatcher) resumed(now time.Time) {
 	d.log.Info("upstream resumed", d.reply(d.held.why))
 	d.held = held{since: d.held.since}
+	d.secrets.rest()
 	d.fuse.rearm()
 	d.queue.StartClock(now)
 	d.recorder.put(blobPauses, encodePauses(d.queue.Pauses()))

@@ -104,6 +104,10 @@ func (j *judgement) place(now time.Time, to int, v upstream.Verdict, r *upstream
 		}
 		add(rest{How: byRecipient, Key: domain, Hint: r.Signal.RetryAfter})
 	case flowctl.Quota, flowctl.Misconfigured:
+		if r.Signal.Stage == flowctl.StageMail && authRequired(r) { // everything is held for it; afterwards nobody waits on
+			add(rest{How: byUpstream, Unanswered: true, Key: groupKey(r.Job.Env, r.Job.To)})
+			return
+		}
 		f.suspect(now, r.Job.Env.ID, v.Class, domain, text)
 		// A quota comes back: that others got through before it was used up again proves nothing, however often it happens.
 		if v.Class == flowctl.Misconfigured && v.Reply.Code >= 500 && f.certain(d.Tries.Suspects, r.Signal.Started.Add(-suspectWindow)) {

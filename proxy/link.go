@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mailweir/mailweir/flowctl"
+	"github.com/mailweir/mailweir/proxy/dkim"
 	"github.com/mailweir/mailweir/proxy/journal"
 	"github.com/mailweir/mailweir/proxy/message"
 	"github.com/mailweir/mailweir/proxy/queue"
@@ -57,6 +58,7 @@ func (j *job) discard() {
 type pool struct {
 	client  *upstream.Client
 	journal *journal.Journal
+	signer  *dkim.Signer // nil: nothing is signed
 	log     *zap.Logger
 	dialing context.Context // done: give up what is being dialled
 	cut     context.Context // done: cut what is connected
@@ -86,7 +88,7 @@ func (p *pool) wait() {
 	p.done.Wait()
 }
 
-// prepare loads and verifies a message, before a connection is claimed. A message that makes our code panic waits, as if it
+// prepare loads, verifies and signs a message, before a connection is claimed. A message that makes our code panic waits, as if it
 // could not be read now; the process lives on.
 func (p *pool) prepare(j *job) (err error) {
 	defer func() {
@@ -115,9 +117,28 @@ func (p *pool) prepare(j *job) (err error) {
 			return fmt.Errorf("%w: recipient %d of %d", journal.ErrDamaged, i, len(env.To))
 		}
 	}
+	if p.signer != nil {
+		if j.Head, body, err = p.sign(id, body); err != nil {
+			return err
+		}
+	}
 	j.Env, j.To, j.body = env, to, body
 	j.Open = func() (io.ReadCloser, error) { return p.begin(j) }
 	return nil
+}
+
+// mayNotSign reports whether a key is missing, so that what waits may have to go on waiting.
+func (p *pool) mayNotSign() bool { return p.signer != nil && p.signer.Blocked() }
+
+// sign reads body to its end, since a signature stands before what it covers, and opens it anew.
+func (p *pool) sign(id message.ID, body io.ReadCloser) (head []byte, again io.ReadCloser, err error) {
+	head, err = p.signer.Sign(body)
+	_ = body.Close() // read only
+	if err != nil {
+		return nil, nil, err
+	}
+	_, again, err = p.journal.Read(uint64(id))
+	return head, again, err
 }
 
 // indices returns 0 to n-1.

@@ -17,8 +17,10 @@ import (
 	"github.com/mailweir/mailweir/flowctl"
 	"github.com/mailweir/mailweir/proxy/admin"
 	"github.com/mailweir/mailweir/proxy/config"
+	"github.com/mailweir/mailweir/proxy/dkim"
 	"github.com/mailweir/mailweir/proxy/journal"
 	"github.com/mailweir/mailweir/proxy/message"
+	"github.com/mailweir/mailweir/proxy/oauth"
 	"github.com/mailweir/mailweir/proxy/queue"
 	"github.com/mailweir/mailweir/proxy/smtpd"
 	"github.com/mailweir/mailweir/proxy/upstream"
@@ -39,6 +41,7 @@ type Proxy struct {
 	dispatcher *dispatcher
 	recorder   *recorder
 	pool       *pool
+	tokens     *oauth.Source // nil: the upstream wants none
 	draining   atomic.Bool
 
 	giveUp context.CancelFunc // cuts connections and what cannot be written
@@ -105,6 +108,10 @@ func (p *Proxy) build(now time.Time, found *recovery) error {
 	cfg := p.cfg
 	seed := rand.Uint64()
 	cfg.Upstream.Forbidden = p.isOurs
+	if cfg.OAuth.Enabled() {
+		p.tokens = oauth.New(cfg.OAuth)
+		cfg.Upstream.Token = p.tokens.Token
+	}
 	client, err := upstream.New(cfg.Upstream)
 	if err != nil {
 		return err
@@ -129,7 +136,11 @@ func (p *Proxy) build(now time.Time, found *recovery) error {
 		events: make(chan func(time.Time), maxEvents), finished: make(chan struct{}), pulse: new(pulse),
 	}
 	p.pool = &pool{client: client, journal: p.journal, log: d.log, dialing: dialing, cut: cut, post: d.post}
+	if len(cfg.DKIM) > 0 {
+		p.pool.signer = dkim.New(cfg.DKIM, p.log.Named("dkim"))
+	}
 	d.pool, p.dispatcher = p.pool, d
+	d.secrets = newSecrets(append(cfg.Upstream.Files(), cfg.OAuth.Files()...))
 	p.restoreBlobs(now)
 	found.ids.Seen(message.ID(p.journal.MaxID()))
 	found.into(d, now)

@@ -43,6 +43,7 @@ func (p *Proxy) Status() admin.Status {
 		Ready:    "yes",
 		Journal:  p.journalStatus(),
 		Front:    p.frontStatus(),
+		Signing:  p.signingStatus(),
 	}
 	if err := p.Ready(); err != nil {
 		s.Ready = err.Error()
@@ -51,6 +52,16 @@ func (p *Proxy) Status() admin.Status {
 		p.dispatcher.takeIn(now)
 		s.Queue, s.Upstream = p.dispatcher.queueStatus(), p.dispatcher.upstreamStatus(now)
 	})
+	if p.tokens != nil {
+		expiry, err := p.tokens.Status()
+		s.Upstream.Token, s.Upstream.TokenExpiry = "good", expiry
+		switch {
+		case err != nil:
+			s.Upstream.Token = err.Error()
+		case expiry.IsZero():
+			s.Upstream.Token = "not asked for yet"
+		}
+	}
 	return s
 }
 
@@ -121,6 +132,18 @@ func (p *Proxy) frontStatus() admin.FrontStatus {
 		Connections: s.Connections, Total: s.Total, Refused: s.Refused, BareNewlines: s.BareNewlines, BareReturns: s.BareReturns,
 		AcceptBounds: smtpd.AcceptBounds, AcceptSeconds: s.AcceptSeconds, AcceptSum: s.AcceptSum,
 	}
+}
+
+func (p *Proxy) signingStatus() admin.SigningStatus {
+	if p.pool.signer == nil {
+		return admin.SigningStatus{}
+	}
+	st := p.pool.signer.Stats()
+	s := admin.SigningStatus{Keys: st.Keys, Unusable: st.Unusable, Signed: st.Signed, Unsigned: map[string]uint64{}}
+	for reason, n := range st.Unsigned {
+		s.Unsigned[string(reason)] = n
+	}
+	return s
 }
 
 // pendingRows lists pending deliveries, the oldest first. The envelopes come from the journal.

@@ -5,7 +5,8 @@
 // killed, stopped, refused or full meanwhile.
 //
 // Everything here is a test behind the build tag postfix. It needs Linux, root (Postfix insists on it, and one test mounts
-// a small file system), and from Debian: postfix, swaks, curl, python3, nodejs and npm. It uses an instance
+// a small file system), and from Debian: postfix, swaks, curl, python3, nodejs and npm; and python3-dkim and opendkim-tools, without
+// which the tests of signatures say so and are skipped. It uses an instance
 // of Postfix with its own directories and a port on loopback; one that is installed stays as it is.
 //
 //	go test -tags=postfix -count=1 -v ./bench/interop/

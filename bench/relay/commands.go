@@ -94,7 +94,7 @@ func (s *session) capabilities() string {
 	offer("DSN", "", true)
 	offer("ENHANCEDSTATUSCODES", "", true)
 	offer("STARTTLS", "", s.mayStartTLS())
-	offer("AUTH", "PLAIN LOGIN", s.r.cfg.Username != "")
+	offer("AUTH", strings.Join(s.r.mechanisms(), " "), s.r.wantsAuth())
 	for i := range lines[:len(lines)-1] {
 		lines[i] = "250-" + lines[i]
 	}
@@ -237,7 +237,7 @@ func (s *session) judgeParams(params []string, known map[string]param, line, own
 }
 
 func (s *session) offersParam(keyword string) bool {
-	return s.r.offers(keyword) && (keyword != "AUTH" || s.r.cfg.Username != "")
+	return s.r.offers(keyword) && (keyword != "AUTH" || s.r.wantsAuth())
 }
 
 func (s *session) rset(line string) error {

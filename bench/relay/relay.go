@@ -63,8 +63,11 @@ type Config struct {
 	ImplicitTLS bool        // TLS from the first octet in place of STARTTLS
 	RequireTLS  bool        // MAIL before TLS is answered 530
 
-	Username string // with Password: offers AUTH PLAIN and LOGIN and requires one of them; "": no AUTH
-	Password string
+	Username   string // with Password: offers AUTH and requires it; "": no AUTH
+	Password   string
+	Mechanisms []string                // offered; nil: PLAIN and LOGIN. Those that are not implemented are offered all the same
+	TakesToken func(token string) bool // for XOAUTH2 and OAUTHBEARER; called from all connections at once; nil: none
+	Impostor   bool                    // SCRAM: accepts, but without the proof that it knows the password
 
 	KeepBodies bool               // Message.Body is kept
 	Reply      func(Event) Action // scripts replies; called from all connections at once; nil: no script

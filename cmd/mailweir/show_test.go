@@ -20,9 +20,11 @@ func TestStatusIsALineForEachQuestion(t *testing.T) {
 			DuplicatesPossible: 5, Held: "misconfigured: 535 no\x1b[2J"},
 		Upstream: admin.UpstreamStatus{Address: "relay:25", State: "paused", Reason: "rate refused", Width: 2.5, Max: 20,
 			Connections: 3, Busy: 2, Dialing: 1, Addresses: 2, Down: 1, Rate: 13.5, NoDialBefore: noon.Add(time.Minute), NoSendBefore: noon.Add(2 * time.Second),
-			LastMove: "width 5 to 2.5: busy", LastReply: "421 4.3.2 too\x07 many", LastMoveAt: before(time.Minute), NextProbe: noon.Add(90 * time.Second), Outcomes: map[string]uint64{"ok": 7, "busy": 1, "rate": 0}, LastError: "connection refused"},
+			LastMove: "width 5 to 2.5: busy", LastReply: "421 4.3.2 too\x07 many", LastMoveAt: before(time.Minute), NextProbe: noon.Add(90 * time.Second), Token: "good", TokenExpiry: noon.Add(50 * time.Minute), Outcomes: map[string]uint64{"ok": 7, "busy": 1, "rate": 0}, LastError: "connection refused"},
 		Journal: admin.JournalStatus{Dir: "/j", Bytes: 100, MaxBytes: 1 << 30, Segments: 2, Damaged: 1, Error: "no space"},
-		Front:   admin.FrontStatus{Connections: 2, Total: 8, Refused: map[string]uint64{"452 4.3.1": 3}},
+		Signing: admin.SigningStatus{Keys: 2, Signed: 9, Unsigned: map[string]uint64{"from": 1, "domain": 0},
+			Unusable: []string{"dkim: key not usable: s._domainkey.a.example: cannot be read: permission denied"}},
+		Front: admin.FrontStatus{Connections: 2, Total: 8, Refused: map[string]uint64{"452 4.3.1": 3}},
 	}
 	want := `version              v1.2.3, up 1d02h
 ready                draining
@@ -41,6 +43,7 @@ addresses            2, 1 down
 width                2.5 of 20, ceiling not known, 3 connections, 2 busy, 1 dialling
 rate                 13.5 transactions a second
 last move            width 5 to 2.5: busy (421 4.3.2 too? many), 1m00s ago
+token                good, expires in 50m00s
 next probe           in 1m30s
 next dial            in 1m00s
 next message         in 2s
@@ -49,6 +52,8 @@ last error           connection refused
 journal              100 B of 1.0 GiB in 2 segments, /j
 journal error        no space
 journal damage       1 records, 0 failed syncs
+signing              2 keys, 9 signed; unsigned: from 1
+signing error        dkim: key not usable: s._domainkey.a.example: cannot be read: permission denied
 application          2 connections, 8 so far; refused: 452 4.3.1 3
 `
 	var b strings.Builder
@@ -63,7 +68,7 @@ func TestWhatTheFlowControlDoesNotLimitIsNotShown(t *testing.T) {
 	if err := writeStatus(&b, admin.Status{Upstream: u}, noon); err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"addresses", "sharing", "session cap", "quota", "rate", "last move", "next dial", "next message"} {
+	for _, line := range []string{"addresses", "sharing", "session cap", "quota", "rate", "last move", "token", "next dial", "next message"} {
 		if strings.Contains(b.String(), "\n"+line) {
 			t.Errorf("a line %q in:\n%s", line, b.String())
 		}

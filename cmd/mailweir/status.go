@@ -42,6 +42,9 @@ func newStatusCommand(environ []string) *cobra.Command {
 	return cmd
 }
 
+// unusableShown is how many signing keys that cannot be used are named.
+const unusableShown = 10
+
 // writeStatus writes a line for each thing an operator asks first; what is none is left out.
 func writeStatus(w io.Writer, s admin.Status, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -77,6 +80,12 @@ func writeStatus(w io.Writer, s admin.Status, now time.Time) error {
 	if j.Damaged > 0 || j.SyncFailures > 0 {
 		line("journal damage", "%d records, %d failed syncs", j.Damaged, j.SyncFailures)
 	}
+	if g := s.Signing; g.Keys > 0 {
+		line("signing", "%d keys, %d signed; unsigned: %s", g.Keys, g.Signed, counted(g.Unsigned))
+		for _, why := range g.Unusable[:min(len(g.Unusable), unusableShown)] {
+			line("signing error", "%s", why)
+		}
+	}
 	line("application", "%d connections, %d so far; refused: %s", f.Connections, f.Total, counted(f.Refused))
 	return t.Flush()
 }
@@ -102,6 +111,9 @@ func writeUpstream(line func(name, format string, args ...any), u admin.Upstream
 	}
 	if u.LastMove != "" {
 		line("last move", "%s, %s", because(u.LastMove, u.LastReply), ago(now, u.LastMoveAt))
+	}
+	if u.Token != "" {
+		line("token", "%s, expires %s", u.Token, until(now, u.TokenExpiry))
 	}
 	if u.State == flowctl.Stopped.String() && !u.NextProbe.IsZero() {
 		line("next probe", "%s, with one message; while it is refused, %s between two", until(now, u.NextProbe), span(seconds(u.ProbeGap)))

@@ -137,6 +137,8 @@ var metrics = []metric{
 		func(s *Status) float64 { return float64(s.Upstream.Dials) }),
 	counter("upstream_transactions_total", "Transactions that ended.",
 		func(s *Status) float64 { return float64(s.Upstream.Transactions) }),
+	gauge("upstream_token_expiry_timestamp_seconds", "When the access token for the upstream expires; 0 when there is none.",
+		func(s *Status) float64 { return timestamp(s.Upstream.TokenExpiry) }),
 
 	gauge("journal_bytes", "Size of the journal.", func(s *Status) float64 { return float64(s.Journal.Bytes) }),
 	gauge("journal_max_bytes", "Size at which new mail is put off.",
@@ -157,6 +159,13 @@ var metrics = []metric{
 		func(s *Status) float64 { return float64(s.Journal.Quarantined) }),
 	counter("journal_damaged_records_total", "Records that were found damaged and put aside.",
 		func(s *Status) float64 { return float64(s.Journal.Damaged) }),
+
+	gauge("dkim_keys_unusable", "Signing keys that cannot be used, so that mail which needs one waits.",
+		func(s *Status) float64 { return float64(len(s.Signing.Unusable)) }),
+	counter("dkim_signed_total", "Transactions made ready with a DKIM signature.",
+		func(s *Status) float64 { return float64(s.Signing.Signed) }),
+	counters("dkim_unsigned_total", "Transactions made ready without a DKIM signature although there are keys, by what the message lacks.", "reason",
+		func(s *Status) map[string]uint64 { return s.Signing.Unsigned }),
 
 	gauge("smtpd_connections", "Connections of the application.",
 		func(s *Status) float64 { return float64(s.Front.Connections) }),

@@ -52,6 +52,7 @@ func TestMetricsShowTheStatus(t *testing.T) {
 		`mailweir_upstream_addresses_down 1`,
 		`mailweir_upstream_last_move_timestamp_seconds 1.7776368e+09`,
 		`mailweir_upstream_next_probe_timestamp_seconds 1.777636801e+09`,
+		`mailweir_upstream_token_expiry_timestamp_seconds 1.77763686e+09`,
 		`mailweir_upstream_state{state="calm"} 1`,
 		`mailweir_upstream_state{state="open"} 0`,
 		`mailweir_upstream_outcomes_total{class="busy"} 1`,
@@ -74,6 +75,10 @@ func TestMetricsShowTheStatus(t *testing.T) {
 		`mailweir_smtpd_accept_seconds_sum 130`,
 		`mailweir_smtpd_accept_seconds_count 7`,
 		`mailweir_duplicates_possible_total 5`,
+		`mailweir_dkim_keys_unusable 1`,
+		`mailweir_dkim_signed_total 4`,
+		`mailweir_dkim_unsigned_total{reason="from"} 2`,
+		`mailweir_dkim_unsigned_total{reason="domain"} 0`,
 		`mailweir_ready 1`,
 		`mailweir_draining 0`,
 	} {

@@ -12,6 +12,7 @@ type Status struct {
 	Upstream UpstreamStatus `json:"upstream"`
 	Journal  JournalStatus  `json:"journal"`
 	Front    FrontStatus    `json:"front"`
+	Signing  SigningStatus  `json:"signing"`
 }
 
 // ReadyYes is Status.Ready while the readiness probe succeeds.
@@ -70,6 +71,8 @@ type UpstreamStatus struct {
 	Outcomes     map[string]uint64 `json:"outcomes"`                // transactions and dials by class
 	Dials        uint64            `json:"dials"`
 	LastError    string            `json:"last_error,omitempty"`
+	Token        string            `json:"token,omitempty"` // what became of the last request for one; "": no OAuth
+	TokenExpiry  time.Time         `json:"token_expiry,omitzero"`
 	Transactions uint64            `json:"transactions"`
 }
 
@@ -99,6 +102,14 @@ type FrontStatus struct {
 	AcceptBounds  []float64         `json:"accept_bounds"`  // upper bounds of the buckets of AcceptSeconds, in seconds, rising
 	AcceptSeconds []uint64          `json:"accept_seconds"` // accepts by the time they took, not cumulated: one count for each of AcceptBounds, and one beyond
 	AcceptSum     float64           `json:"accept_sum"`     // seconds
+}
+
+// SigningStatus is about DKIM. It counts transactions, so that a message which is tried again counts again.
+type SigningStatus struct {
+	Keys     int               `json:"keys"`               // 0: nothing is signed
+	Unusable []string          `json:"unusable,omitempty"` // keys that cannot be used, with the reason: mail that needs one waits
+	Signed   uint64            `json:"signed"`
+	Unsigned map[string]uint64 `json:"unsigned,omitempty"` // by reason; nil without keys
 }
 
 // Entry is a row of `mailweir queue ls` or `mailweir queue dead`.

@@ -12,7 +12,9 @@ import (
 
 	"github.com/mailweir/mailweir/flowctl"
 	"github.com/mailweir/mailweir/proxy/admin"
+	"github.com/mailweir/mailweir/proxy/dkim"
 	"github.com/mailweir/mailweir/proxy/journal"
+	"github.com/mailweir/mailweir/proxy/oauth"
 	"github.com/mailweir/mailweir/proxy/queue"
 	"github.com/mailweir/mailweir/proxy/smtpd"
 	"github.com/mailweir/mailweir/proxy/upstream"
@@ -20,7 +22,7 @@ import (
 
 // Config is everything that can be set. The zero value is of no use: Default and Load make them.
 //
-// It holds a password, so neither fmt nor encoding/json nor zap.Any show its fields; Report is
+// It holds secrets, so neither fmt nor encoding/json nor zap.Any show its fields; Report is
 // what may be shown.
 type Config struct {
 	File     string // the YAML file that was read; "": none
@@ -30,13 +32,17 @@ type Config struct {
 	Journal  journal.Config
 	Queue    queue.Config
 	Upstream upstream.Config
+	OAuth    oauth.Config // where the upstream's tokens come from; the zero value: nowhere
 	Flow     flowctl.Config
 	Admin    admin.Config
+	DKIM     []dkim.Key // what to sign with; nil: nothing is signed
 
 	UpstreamProfile      string        // one of profiles: where defaults come from
 	UpstreamSlowness     string        // ignore or gain; what it comes to is in Flow
 	UpstreamRules        YAMLText      // a list of rules; compiled they are in Upstream
 	UpstreamRulesFile    string        // with such a list, in place of it; "": none
+	DKIMKeys             YAMLText      // a list of keys; parsed they are in DKIM
+	DKIMKeysFile         string        // with such a list, in place of it; "": none
 	QueueMaxMessages     int           // pending messages; beyond it 452 4.3.1; 0: by the memory limit (Load fills it in)
 	JournalAllowVolatile bool          // accepts a journal on tmpfs or overlayfs
 	DrainTimeout         time.Duration // after SIGTERM

@@ -31,6 +31,11 @@ func (l *loader) derive() {
 	// What two components need is set once.
 	l.cfg.SMTPD.Hostname = l.cfg.Hostname
 	l.cfg.Upstream.Hostname = l.cfg.Hostname
+	l.cfg.Upstream.OAuth = l.cfg.OAuth.Enabled()
+	if l.cfg.OAuth.GoogleFile != "" && l.cfg.OAuth.GoogleSubject == "" {
+		l.cfg.OAuth.GoogleSubject = l.cfg.Upstream.Username
+		l.sources["upstream.oauth_google_subject"] = "derived from upstream.username"
+	}
 }
 
 // deadShare is the part of the journal that dead messages may fill, one in so many: they must not keep living ones out.

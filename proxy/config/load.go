@@ -59,6 +59,7 @@ func load(environ []string, host host) (Config, *Report, error) {
 		l.decode(&settings[i])
 	}
 	l.loadRules()
+	l.loadKeys()
 	l.derive()
 	l.validate()
 	report := &Report{Values: l.report(), Warnings: l.warnings}

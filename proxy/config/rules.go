@@ -1,10 +1,12 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/mailweir/mailweir/proxy/dkim"
 	"github.com/mailweir/mailweir/proxy/upstream"
 )
 
@@ -46,27 +48,57 @@ func oneLine(n *yaml.Node) {
 
 // loadRules compiles the operator's own rules about replies.
 func (l *loader) loadRules() {
-	const inline, file = "upstream.rules", "upstream.rules_file"
-	if !l.sound(inline, file) {
+	key, text, ok := l.list("upstream.rules", l.cfg.UpstreamRules, "upstream.rules_file", l.cfg.UpstreamRulesFile)
+	if !ok {
 		return
 	}
-	key, text := inline, []byte(l.cfg.UpstreamRules)
-	if path := l.cfg.UpstreamRulesFile; path != "" {
-		if len(text) > 0 {
-			l.fault(file, "is set, and "+inline+" too", "")
-			return
-		}
-		var err error
-		if text, err = readBounded(path); err != nil {
-			l.fault(file, "cannot be read: "+pathless(err), "")
-			return
-		}
-		key = file
-	}
 	rules, err := upstream.ParseRules(text)
+	l.listFaults(key, err)
+	l.cfg.Upstream.Rules = rules
+}
+
+// loadKeys reads the list of signing keys, and looks whether each key can be used now.
+func (l *loader) loadKeys() {
+	key, text, ok := l.list("dkim.keys", l.cfg.DKIMKeys, "dkim.keys_file", l.cfg.DKIMKeysFile)
+	if !ok {
+		return
+	}
+	keys, err := dkim.ParseKeys(text)
+	l.listFaults(key, err)
+	for i, k := range keys {
+		if k.File == "" {
+			continue // missing, which is a fault already
+		}
+		if err := k.Check(); err != nil {
+			l.listFaults(key, fmt.Errorf("key %d: key_file: %q %v", i+1, k.File, err))
+		}
+	}
+	l.cfg.DKIM = keys
+}
+
+// list returns a setting that is a YAML list and can be in a file of its own, and which of the two was used. ok is false after a fault.
+func (l *loader) list(inline string, value YAMLText, file, path string) (key string, text []byte, ok bool) {
+	switch {
+	case !l.sound(inline, file):
+		return "", nil, false
+	case path == "":
+		return inline, []byte(value), true
+	case value != "":
+		l.fault(file, "is set, and "+inline+" too", "")
+		return "", nil, false
+	}
+	text, err := readBounded(path)
+	if err != nil {
+		l.fault(file, "cannot be read: "+pathless(err), "")
+		return "", nil, false
+	}
+	return file, text, true
+}
+
+// listFaults takes in what is wrong with the items of a list.
+func (l *loader) listFaults(key string, err error) {
 	for _, err := range splitJoined(err) {
 		l.bad[key] = true
 		l.faults = append(l.faults, Fault{Key: key, Problem: key + ": " + err.Error(), Source: l.origin(settingByKey(key))})
 	}
-	l.cfg.Upstream.Rules = rules
 }

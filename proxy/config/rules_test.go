@@ -29,6 +29,21 @@ func TestOwnRulesCanBeWrittenInThreePlaces(t *testing.T) {
 	}
 }
 
+func TestSigningKeysCanBeWrittenInThreePlaces(t *testing.T) {
+	const list = "- domain: a.example # ours\n  selector: s\n  key_file: ../dkim/testdata/rsa.pem\n"
+	indented := "dkim:\n  keys:\n    " + strings.ReplaceAll(strings.TrimSpace(list), "\n", "\n    ")
+	for name, environ := range map[string][]string{
+		"environment": {"MAILWEIR_DKIM_KEYS=" + list},
+		"file":        {"MAILWEIR_CONFIG=" + writeFile(t, indented)},
+		"keys file":   {"MAILWEIR_DKIM_KEYS_FILE=" + writeFile(t, list)},
+	} {
+		cfg, _ := mustLoad(t, testHost(), environ...)
+		if len(cfg.DKIM) != 1 || cfg.DKIM[0].Selector != "s" || cfg.DKIM[0].File != "../dkim/testdata/rsa.pem" {
+			t.Errorf("%s: %+v", name, cfg.DKIM)
+		}
+	}
+}
+
 func FuzzYAMLOnOneLineIsTheSameYAML(f *testing.F) {
 	for _, s := range []string{"- {code: 454}", "- text: |\n    a\n    b\n", "# c\n- a # d\n", "a: &x [1, *x]", "- 'it''s'\n- \"\\t\"", "null", "[]", "- >-\n  x\n  y"} {
 		f.Add(s)

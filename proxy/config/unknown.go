@@ -69,7 +69,7 @@ func nearest(word string, names []string) string {
 	return best
 }
 
-// wordMax bounds the work of editDistance; the longest name we have is 48 letters long.
+// wordMax bounds the work of editDistance; our names are shorter.
 const wordMax = 64
 
 // editDistance counts the insertions, deletions and replacements of bytes that make b of a (Levenshtein).

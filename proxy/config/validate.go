@@ -18,13 +18,15 @@ func (l *loader) validate() {
 	c := &l.cfg
 	l.component("smtpd", []string{""}, c.SMTPD.Validate())
 	l.component("upstream", []string{"upstream.", ""}, c.Upstream.Validate())
+	l.component("oauth", []string{"upstream.oauth_"}, c.OAuth.Validate())
 	l.component("flowctl", []string{"upstream.", "quota.", ""}, c.Flow.Validate())
 	l.component("journal", []string{"journal."}, c.Journal.Validate())
 	l.component("admin", []string{"admin.", ""}, c.Admin.Validate())
 	l.checkCollisions()
 	l.checkLoop()
-	l.checkFile("upstream.password_file", c.Upstream.PasswordFile)
-	l.checkFile("upstream.ca_file", c.Upstream.CAFile)
+	for _, key := range fileSettings() {
+		l.checkFile(key, *settingByKey(key).at(c).(*string))
+	}
 	l.checkTimes()
 	l.checkSizes()
 	if l.sound("journal.dir") {
@@ -144,6 +146,17 @@ func isWildcard(host string) bool {
 	return host == "" || err == nil && ip.IsUnspecified()
 }
 
+// fileSettings are the keys of files with secrets and certificates.
+func fileSettings() []string {
+	var keys []string
+	for _, s := range settings {
+		if strings.HasPrefix(s.key, "upstream.") && strings.HasSuffix(s.key, "_file") && s.key != "upstream.rules_file" {
+			keys = append(keys, s.key)
+		}
+	}
+	return keys
+}
+
 // checkFile wants a file that is there, readable and not empty. Its content is its user's to judge.
 func (l *loader) checkFile(key, path string) {
 	if path == "" || !l.sound(key) {
@@ -217,8 +230,12 @@ func (l *loader) advise() {
 	if c.Upstream.PlaintextAuth && c.Upstream.TLS != "require" {
 		l.warn("upstream.plaintext_auth: credentials are sent in clear to an upstream without TLS")
 	}
-	if p := c.Upstream.Password; strings.TrimSpace(p) != p {
-		l.warn("upstream.password: it begins or ends with a blank or a line break, which is sent as part of it")
+	for i := range settings {
+		if s := &settings[i]; s.secret {
+			if text := *s.at(c).(*string); strings.TrimSpace(text) != text {
+				l.warn(s.key + ": it begins or ends with a blank or a line break, which is sent as part of it")
+			}
+		}
 	}
 	// Kubernetes kills after terminationGracePeriodSeconds, which is 30 unless somebody raised it.
 	const usualGrace = 30 * time.Second

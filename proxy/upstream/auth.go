@@ -2,81 +2,48 @@ package upstream
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/emersion/go-sasl"
+
+	"github.com/mailweir/mailweir/flowctl"
 )
 
-// authStepsMax bounds how many challenges a login answers.
-const authStepsMax = 4
+const (
+	// authStepsMax bounds how many lines a login sends: SCRAM with its first response asked for needs four.
+	authStepsMax = 4
+	// authLineMax is the longest AUTH command with an initial response, without its CRLF (RFC 4954 section 4, RFC 5321 section
+	// 4.5.3.1.4). A longer response, as of a token, waits until it is asked for.
+	authLineMax = 510
+)
 
-// login authenticates (RFC 4954) with PLAIN, or LOGIN where the server knows no better. Credentials are sent
-// over verified TLS only, or with Config.PlaintextAuth; Config.security saw to that before anything was dialled.
-func (s *setup) login() *fault {
-	secret, err := s.client.password()
+// fetchSecret gets the password or the token before anything is dialled, so that no session waits for it. The password's file is
+// read at each login, so that a rotated secret acts at once.
+func (s *setup) fetchSecret(ctx context.Context, rejected string) *fault {
+	cfg := &s.client.cfg
+	var err error
+	switch {
+	case cfg.Username == "":
+	case cfg.OAuth:
+		s.secret, err = cfg.Token(ctx, rejected)
+	case cfg.PasswordFile != "":
+		s.secret, err = readPassword(cfg.PasswordFile)
+	default:
+		s.secret = cfg.Password
+	}
 	if err != nil {
 		return s.fail(err)
 	}
-	user := s.client.cfg.Username
-	var mech sasl.Client
-	switch {
-	case slices.Contains(s.ext.Auth, sasl.Plain):
-		mech = sasl.NewPlainClient("", user, secret)
-	case slices.Contains(s.ext.Auth, sasl.Login):
-		mech = &loginClient{user: user, secret: secret}
-	default:
-		return s.fail(fmt.Errorf("upstream: log in: server offers %q, neither PLAIN nor LOGIN: %w", s.ext.Auth, errSettings))
-	}
-	f := s.exchange(mech)
-	if f != nil {
-		// Cut only afterwards, and well inside what Reply.Text keeps: else half a secret could stand at its end.
-		f.text = truncate(redact(f.text, user, secret), replyTextMax/4)
-	}
-	return f
+	return nil
 }
 
-func (s *setup) exchange(mech sasl.Client) *fault {
-	name, initial, err := mech.Start()
-	if err != nil {
-		return s.fail(fmt.Errorf("upstream: log in: %w", err))
-	}
-	line := "AUTH " + name
-	if initial != nil {
-		line += " " + base64.StdEncoding.EncodeToString(initial)
-	}
-	for range authStepsMax {
-		r, _, f := s.command(line)
-		if f != nil {
-			return f
-		}
-		if r.positive() {
-			return nil
-		}
-		if r.Code != 334 {
-			return s.refused(r)
-		}
-		var answer []byte
-		if initial != nil {
-			answer, initial = initial, nil // the server passed the initial response over and asks again
-		} else if answer, err = mech.Next([]byte(r.Text)); err != nil {
-			return s.fail(fmt.Errorf("upstream: log in: %v: %w", err, errSettings))
-		}
-		line = base64.StdEncoding.EncodeToString(answer)
-	}
-	return s.fail(fmt.Errorf("upstream: log in: more than %d challenges: %w", authStepsMax, errSettings))
-}
-
-// password reads the file at each login, so that a rotated secret acts at once.
-func (c *Client) password() (string, error) {
-	if c.cfg.PasswordFile == "" {
-		return c.cfg.Password, nil
-	}
-	b, err := os.ReadFile(c.cfg.PasswordFile)
+func readPassword(file string) (string, error) {
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return "", fmt.Errorf("upstream: read password_file: %v: %w", err, errSettings)
 	}
@@ -87,33 +54,118 @@ func (c *Client) password() (string, error) {
 	return string(b), nil
 }
 
-// redact takes the secret out of what a server said: some repeat what they were sent.
-func redact(text, user, secret string) string {
-	for _, s := range []string{secret, "\x00" + user + "\x00" + secret} {
-		enc := base64.StdEncoding.EncodeToString([]byte(s))
-		text = strings.ReplaceAll(text, enc, "[secret]")
-		text = strings.ReplaceAll(text, strings.TrimRight(enc, "="), "[secret]")
+// login authenticates (RFC 4954). Credentials are sent over verified TLS only, or with Config.PlaintextAuth; Config.security saw
+// to that before anything was dialled.
+func (s *setup) login(ctx context.Context) (f *fault) {
+	mech, err := s.mechanism()
+	if err != nil {
+		return s.fail(err)
 	}
-	return strings.ReplaceAll(text, secret, "[secret]")
+	alone, f := s.client.logins.enter(ctx, s)
+	if f != nil {
+		return f
+	}
+	defer func() { s.client.logins.leave(s, alone, f) }()
+	e := exchange{setup: s, mech: mech, said: []string{s.secret}}
+	if f = e.run(); f != nil {
+		// Cut only afterwards, and well inside what Reply.Text keeps: else half a secret could stand at its end.
+		f.text = truncate(redact(f.text, e.said), replyTextMax/4)
+		if f.meaning.Class == flowctl.Misconfigured {
+			f.text += adviceOn(f.text, s.client.cfg.OAuth)
+		}
+	}
+	return f
 }
 
-// loginClient is the LOGIN mechanism. Servers word its two prompts as they please, so only their order counts.
-type loginClient struct {
-	user, secret string
-	step         int
+// exchange is one AUTH command and what follows it.
+type exchange struct {
+	*setup
+	mech    sasl.Client
+	name    string
+	initial []byte   // the first response, until it was sent and understood; nil: none, or done
+	said    []string // what must not be shown: the secret, and all that was sent
 }
 
-var errPrompts = errors.New("a third prompt after user name and password")
-
-func (l *loginClient) Start() (mech string, initial []byte, err error) { return sasl.Login, nil, nil }
-
-func (l *loginClient) Next([]byte) ([]byte, error) {
-	l.step++
-	switch l.step {
-	case 1:
-		return []byte(l.user), nil
-	case 2:
-		return []byte(l.secret), nil
+func (e *exchange) run() *fault {
+	var err error
+	if e.name, e.initial, err = e.mech.Start(); err != nil {
+		return e.fail(fmt.Errorf("upstream: log in: %v: %w", err, errSettings))
 	}
-	return nil, errPrompts
+	line, sent := e.opening()
+	for range authStepsMax {
+		r, _, f := e.command(line)
+		switch {
+		case f != nil:
+			return f
+		case r.positive():
+			return e.proven()
+		case r.Code != 334:
+			f = e.refused(r)
+			f.rejected = r.Code/100 == 5 && f.meaning.Class == flowctl.Misconfigured
+			return f
+		}
+		answer, err := e.answer(r.Text, sent)
+		if err != nil {
+			return e.fail(fmt.Errorf("upstream: log in: %v: %w", err, errSettings))
+		}
+		sent, line = true, e.encode(answer)
+	}
+	return e.fail(fmt.Errorf("upstream: log in: more than %d challenges: %w", authStepsMax-1, errSettings))
+}
+
+// opening is the AUTH command, and whether the initial response is in it.
+func (e *exchange) opening() (line string, sent bool) {
+	line = "AUTH " + e.name
+	if e.initial == nil {
+		return line, false
+	}
+	if with := line + " " + e.encode(e.initial); len(with) <= authLineMax {
+		return with, true
+	}
+	return line, false
+}
+
+// answer is the response to a challenge. A server may pass the initial response over and ask for it again.
+func (e *exchange) answer(text string, sent bool) ([]byte, error) {
+	challenge, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		challenge = []byte(text) // LOGIN has prompts of any kind
+	}
+	initial := e.initial
+	e.initial = nil
+	if initial != nil && (!sent || len(challenge) == 0 || e.name == sasl.Plain) {
+		return initial, nil
+	}
+	return e.mech.Next(challenge)
+}
+
+func (e *exchange) encode(response []byte) string {
+	text := base64.StdEncoding.EncodeToString(response)
+	e.said = append(e.said, string(response), text, strings.TrimRight(text, "="))
+	return text
+}
+
+// proven wants a mechanism in which the server proves that it knows the password too to have seen that proof.
+func (e *exchange) proven() *fault {
+	if m, mutual := e.mech.(interface{ proven() bool }); mutual && !m.proven() {
+		return e.fail(fmt.Errorf("upstream: log in: %w: %w", errUnproven, errSettings))
+	}
+	return nil
+}
+
+var errUnproven = errors.New("the server did not prove that it knows the password, so it may be another one")
+
+// redactMin is the shortest text that is looked for: what is shorter gives nothing away, and taking it out could leave no word whole.
+const redactMin = 4
+
+// redact takes what was said out of what a server said: some repeat what they were sent.
+func redact(text string, said []string) string {
+	for _, s := range said {
+		for _, form := range []string{s, base64.StdEncoding.EncodeToString([]byte(s)), base64.RawStdEncoding.EncodeToString([]byte(s))} {
+			if len(s) >= redactMin {
+				text = strings.ReplaceAll(text, form, "[secret]")
+			}
+		}
+	}
+	return text
 }

@@ -8,12 +8,9 @@ package upstream
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -41,7 +38,8 @@ type Client struct {
 	address  string // host:port of the URL
 	implicit bool   // TLS comes first
 	mode     string // none, opportunistic, require
-	tls      *tls.Config
+	tls      *tlsFiles
+	logins   *logins
 
 	level atomic.Uint32 // Level
 	cuts  atomic.Int32  // connections in a row that ended with two messages on the wire
@@ -50,10 +48,7 @@ type Client struct {
 // errSettings is wrapped by errors that only a change of our settings, or of the upstream's, can cure.
 var errSettings = errors.New("settings do not fit the upstream")
 
-// tlsSessions bounds how many sessions are remembered for resumption.
-const tlsSessions = 32
-
-// New checks the configuration and reads its CA file.
+// New checks the configuration and reads the files for TLS.
 func New(cfg Config) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -67,18 +62,13 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upstream: url: %v", err)
 	}
-	c := &Client{cfg: cfg, address: address, implicit: implicit, mode: mode}
+	c := &Client{cfg: cfg, address: address, implicit: implicit, mode: mode, logins: newLogins()}
 	c.level.Store(uint32(L2))
-	c.tls = &tls.Config{
-		ServerName:         host,
-		MinVersion:         tls.VersionTLS12,
-		ClientSessionCache: tls.NewLRUClientSessionCache(tlsSessions),
+	if cfg.OAuth && cfg.Token == nil {
+		return nil, errors.New("upstream: oauth is set, but nothing gives tokens")
 	}
-	if !verify {
-		// Any encryption is better than the clear text that would be used otherwise (RFC 7435).
-		c.tls.InsecureSkipVerify, c.tls.MinVersion = true, tls.VersionTLS10
-	}
-	if c.tls.RootCAs, err = roots(cfg.CAFile); err != nil {
+	c.tls = newTLS(cfg, host, verify)
+	if _, err := c.tls.config(); err != nil {
 		return nil, err
 	}
 	if c.cfg.Hostname == "" {
@@ -92,22 +82,6 @@ func New(cfg Config) (*Client, error) {
 	}
 	c.cfg.Timeouts = cfg.Timeouts.orDefaults()
 	return c, nil
-}
-
-// roots returns nil, the system's, for no file.
-func roots(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("upstream: read ca_file: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("upstream: read ca_file: %s holds no PEM certificate", file)
-	}
-	return pool, nil
 }
 
 // Level returns how much pipelining the upstream is trusted with at present.
@@ -144,7 +118,31 @@ func (c *Client) Connect(ctx context.Context, addr string) (*Conn, flowctl.Outco
 		addr = c.address
 	}
 	started := time.Now()
-	s := &setup{client: c, stage: flowctl.StageConnect}
+	s, f := c.attempt(ctx, addr, c.logins.rejected(), nil)
+	if f != nil && f.lapsed && c.cfg.OAuth {
+		// The token was withdrawn before its time. One that is new tells more, and needs a session of its own; but if a new
+		// one is refused, others that are new will be too.
+		s, f = c.attempt(ctx, addr, s.secret, f)
+	}
+	out := flowctl.Outcome{Stage: s.stage, Started: started, Took: time.Since(started)}
+	if f != nil {
+		out.Class, out.RetryAfter, out.Limit, out.Text = f.meaning.Class, f.meaning.RetryAfter, f.meaning.Limit, f.text
+		return nil, out
+	}
+	return newConn(s), out
+}
+
+// attempt is one session, up to where MAIL is allowed. rejected is a token that the upstream did not take; "": none. earlier is
+// the fault of a session just now, which stands if there is no other token; nil: there was none. On a fault nothing is left open.
+func (c *Client) attempt(ctx context.Context, addr, rejected string, earlier *fault) (*setup, *fault) {
+	s := &setup{client: c, began: time.Now(), stage: flowctl.StageAuth}
+	if f := s.fetchSecret(ctx, rejected); f != nil {
+		return s, f
+	}
+	if earlier != nil && s.secret == rejected {
+		return s, earlier
+	}
+	s.stage = flowctl.StageConnect
 	f := s.dial(ctx, addr)
 	if f == nil {
 		stop := context.AfterFunc(ctx, s.cut)
@@ -153,13 +151,8 @@ func (c *Client) Connect(ctx context.Context, addr string) (*Conn, flowctl.Outco
 			f = s.fail(context.Cause(ctx))
 		}
 	}
-	out := flowctl.Outcome{Stage: s.stage, Started: started, Took: time.Since(started)}
-	if f != nil {
-		if s.raw != nil {
-			s.cut()
-		}
-		out.Class, out.RetryAfter, out.Limit, out.Text = f.meaning.Class, f.meaning.RetryAfter, f.meaning.Limit, f.text
-		return nil, out
+	if f != nil && s.raw != nil {
+		s.cut()
 	}
-	return newConn(s), out
+	return s, f
 }

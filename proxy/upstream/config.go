@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,13 +20,23 @@ type Config struct {
 	PasswordFile  string        // read again at each login; excludes Password
 	TLS           string        // none, opportunistic, require; "": opportunistic
 	CAFile        string        // PEM roots in place of the system's; certificates are then verified also when opportunistic
+	CertFile      string        // PEM certificate that we show, with the chain to its authority; "": none. Read again at each handshake, as CAFile is
+	KeyFile       string        // PEM key of CertFile
+	ServerName    string        // in the upstream's certificate; "": the URL's host. If set, certificates are verified also when opportunistic
 	PlaintextAuth bool          // allows credentials without TLS
+	Auth          string        // one of AuthNames; "": the strongest mechanism offered
+	OAuth         bool          // Token takes the place of Password and PasswordFile
 	Hostname      string        // in EHLO; "": localhost
 	Timeouts      Timeouts      // zero fields mean RFC 5321's
 	MessagesMax   int           // rotate after so many; 0: only what the upstream shows
 	AgeMax        time.Duration // rotate after; 0: 1 h
 	Rules         Rules         // come before the built-in ones about what replies mean
 
+	// Token returns an access token for Username, when OAuth is set. rejected is one that the upstream has refused, in place of which
+	// another is wanted if there is any; "": none. It is called before each dial and keeps its own deadlines. An error that has a method
+	// Permanent() bool is a fault of settings when that is true, and one with RetryAfter() time.Duration says how long nothing
+	// must be tried; every other error means that tokens are unavailable for the moment. No error may hold a secret.
+	Token func(ctx context.Context, rejected string) (string, error)
 	// Dial opens the transport; nil: a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Forbidden recognises our own listeners: a connection that reached one is closed at once and Misconfigured, since
@@ -35,7 +46,7 @@ type Config struct {
 
 // Timeouts are the longest waits per phase (RFC 5321 section 4.5.3.2). A zero field means the RFC's value.
 type Timeouts struct {
-	Connect  time.Duration // 30 s
+	Connect  time.Duration // 30 s; also the TLS handshake
 	Greeting time.Duration // 5 min; also EHLO, STARTTLS, AUTH
 	Command  time.Duration // 5 min: MAIL, RCPT
 	Data     time.Duration // 2 min: the 354
@@ -65,17 +76,18 @@ func (c Config) Validate() error {
 	switch c.TLS {
 	case "", tlsOpportunistic, tlsRequire:
 	case tlsNone:
-		if c.CAFile != "" {
-			fault("tls: none, but ca_file is set")
-		}
-		if implicit {
-			fault("tls: none, but the url says smtps")
-		}
-		if c.Username != "" && !c.PlaintextAuth {
-			fault("tls: none, but there are credentials; plaintext_auth would allow it")
-		}
+		c.validateClear(implicit, fault)
 	default:
 		fault("tls: %q is not one of none, opportunistic, require", c.TLS)
+	}
+	if c.CertFile != "" && c.KeyFile == "" {
+		fault("cert_file: is set, but not key_file")
+	}
+	if c.CertFile == "" && c.KeyFile != "" {
+		fault("key_file: is set, but not cert_file")
+	}
+	if strings.ContainsFunc(c.ServerName, func(r rune) bool { return r <= ' ' || r > '~' || r == ':' || r == '/' }) {
+		fault("server_name: is no host name")
 	}
 	c.validateCredentials(fault)
 	if strings.ContainsFunc(c.Hostname, func(r rune) bool { return r <= ' ' || r > '~' }) {
@@ -94,19 +106,63 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
+// validateClear names what has no meaning without TLS.
+func (c Config) validateClear(implicit bool, fault func(string, ...any)) {
+	for _, x := range []struct{ setting, value string }{{"ca_file", c.CAFile}, {"cert_file", c.CertFile}, {"server_name", c.ServerName}} {
+		if x.value != "" {
+			fault("tls: none, but %s is set", x.setting)
+		}
+	}
+	if implicit {
+		fault("tls: none, but the url says smtps")
+	}
+	if (c.Username != "" || c.OAuth) && !c.PlaintextAuth {
+		fault("tls: none, but there are credentials; plaintext_auth would allow it")
+	}
+}
+
 func (c Config) validateCredentials(fault func(string, ...any)) {
 	secret := c.Password != "" || c.PasswordFile != ""
 	switch {
 	case c.Password != "" && c.PasswordFile != "":
 		fault("password: is set, and password_file too")
-	case c.Username != "" && !secret:
-		fault("username: is set, but neither password nor password_file")
+	case c.OAuth && c.Password != "":
+		fault("password: is set, and OAuth too")
+	case c.OAuth && c.PasswordFile != "":
+		fault("password_file: is set, and OAuth too")
+	case c.Username != "" && !secret && !c.OAuth:
+		fault("username: is set, but neither password nor password_file nor OAuth")
+	case c.Username == "" && c.OAuth:
+		fault("username: is missing; with OAuth it is the mailbox to send as")
 	case c.Username == "" && secret:
 		fault("password: is set, but no username")
 	}
+	c.validateAuth(fault)
 	if strings.ContainsRune(c.Username, 0) || strings.ContainsRune(c.Password, 0) {
 		fault("username, password: one contains a NUL, which AUTH cannot carry")
+	} else if strings.ContainsFunc(c.Username, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		fault("username: contains a control character")
 	}
+}
+
+func (c Config) validateAuth(fault func(string, ...any)) {
+	name := strings.ToUpper(c.Auth)
+	switch {
+	case c.Auth == "" || c.Auth == AuthAuto:
+	case !slices.Contains(AuthNames(), c.Auth):
+		fault("auth: %q is not one of %s", c.Auth, strings.Join(AuthNames(), ", "))
+	case c.Username == "" && !c.OAuth:
+		fault("auth: %s, but there are no credentials", c.Auth)
+	case isToken(name) && !c.OAuth:
+		fault("auth: %s needs OAuth, not a password", c.Auth)
+	case isPassword(name) && c.OAuth:
+		fault("auth: %s needs a password, not OAuth", c.Auth)
+	}
+}
+
+// Files are those that may change while we run, by what the settings say of them.
+func (c Config) Files() []string {
+	return slices.DeleteFunc([]string{c.PasswordFile, c.CAFile, c.CertFile, c.KeyFile}, func(f string) bool { return f == "" })
 }
 
 // Address returns host:port from the URL, with port 25 for smtp and 465 for smtps (RFC 8314) where it names none, and
@@ -156,7 +212,7 @@ func (c Config) security(implicit bool) (mode string, verify bool) {
 	if implicit || c.Username != "" && !c.PlaintextAuth {
 		mode = tlsRequire
 	}
-	return mode, mode == tlsRequire || c.Username != "" || c.CAFile != ""
+	return mode, mode == tlsRequire || c.Username != "" || c.CAFile != "" || c.ServerName != ""
 }
 
 // orDefaults fills zero fields with the values of RFC 5321 section 4.5.3.2.

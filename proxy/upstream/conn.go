@@ -70,7 +70,7 @@ func newConn(s *setup) *Conn {
 	if t, ok := s.conn.(*tls.Conn); ok {
 		st := t.ConnectionState()
 		c.tls = tls.VersionName(st.Version) + " " + tls.CipherSuiteName(st.CipherSuite)
-		if s.client.tls.InsecureSkipVerify {
+		if s.client.tls.base.InsecureSkipVerify {
 			c.tls += ", unverified"
 		}
 	}

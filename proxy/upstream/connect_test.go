@@ -110,7 +110,7 @@ func TestOpening(t *testing.T) {
 		{"required, not offered", Config{TLS: tlsRequire}, &relay{}, want{flowctl.Misconfigured, flowctl.StageTLS}, nil},
 		{"required, stalls", Config{TLS: tlsRequire}, &relay{offers: withTLS, script: map[string]act{"STARTTLS 1": {reply: "220 go", then: "stall"}}}, want{flowctl.Unavailable, flowctl.StageTLS}, nil},
 		{"required, TLS rate", Config{TLS: tlsRequire}, &relay{offers: withTLS, script: map[string]act{"STARTTLS 1": {reply: "454 4.7.0 Cannot accept TLS as maximum TLS rate exceeded for server"}}}, want{flowctl.Overload, flowctl.StageTLS}, nil},
-		{"injected before the handshake", Config{}, &relay{offers: withTLS, tls: good, script: map[string]act{"STARTTLS 1": {reply: "220 go\n250-injected\n250 PIPELINING"}}}, want{flowctl.Unavailable, flowctl.StageTLS}, onlyBefore("STARTTLS")},
+		{"injected before the handshake", Config{}, &relay{offers: withTLS, tls: good, script: map[string]act{"STARTTLS 1": {reply: "220 go\n250-injected\n250 PIPELINING"}}}, want{flowctl.Misconfigured, flowctl.StageTLS}, onlyBefore("STARTTLS")},
 		{"what was learnt before is forgotten", Config{}, &relay{offers: withTLS, tls: good, script: map[string]act{"EHLO 1": {reply: "250-x\n250-STARTTLS\n250 PIPELINING"}}}, ok(flowctl.StageEHLO), func(t *testing.T, c *Conn, _ *relay) {
 			if c.Extensions().Pipelining {
 				t.Error("PIPELINING was believed in clear text")
@@ -124,8 +124,8 @@ func TestOpening(t *testing.T) {
 		{"smtps", smtps, &relay{tls: good, implicit: true}, ok(flowctl.StageEHLO), isTLS(true)},
 		{"smtps, refused in plain text", smtps, &relay{greeting: "421 4.3.2 too many concurrent connections from your host"}, want{flowctl.Busy, flowctl.StageConnect}, nil},
 		{"smtps to a plain port", smtps, &relay{}, want{flowctl.Misconfigured, flowctl.StageConnect}, nil},
-		{"smtps, other", smtps, &relay{greeting: "SSH-2.0-OpenSSH_9.2"}, want{flowctl.Unavailable, flowctl.StageConnect}, nil},
-		{"smtps, system roots", Config{URL: smtps.URL}, &relay{tls: good, implicit: true}, want{flowctl.Misconfigured, flowctl.StageConnect}, nil},
+		{"smtps, other", smtps, &relay{greeting: "SSH-2.0-OpenSSH_9.2"}, want{flowctl.Unavailable, flowctl.StageTLS}, nil},
+		{"smtps, system roots", Config{URL: smtps.URL}, &relay{tls: good, implicit: true}, want{flowctl.Misconfigured, flowctl.StageTLS}, nil},
 
 		{"PLAIN", login, &relay{offers: withAuth, tls: good}, ok(flowctl.StageAuth), loggedIn},
 		{"PLAIN over smtps", smtpsLogin, &relay{offers: withAuth, tls: good, implicit: true}, ok(flowctl.StageAuth), loggedIn},

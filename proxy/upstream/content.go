@@ -74,6 +74,7 @@ func (c *Conn) stream(tx *transaction) *ending {
 		return tx.unreadable(fmt.Errorf("upstream: open content: %w", err))
 	}
 	s := stuffer{fresh: true}
+	c.putAll(s.stuff(tx.job.Head))
 	end := c.copy(tx, &s, body)
 	if err := body.Close(); err != nil && end == nil {
 		end = tx.unreadable(fmt.Errorf("upstream: close content: %w", err))
@@ -91,7 +92,7 @@ func (c *Conn) stream(tx *transaction) *ending {
 // copy sends body in blocks until it ends, the server objects, or the time for it is over.
 func (c *Conn) copy(tx *transaction, s *stuffer, body io.Reader) *ending {
 	const st = flowctl.StageDot
-	deadline := time.Now().Add(c.client.cfg.Timeouts.Block + time.Duration(tx.job.Env.Size/rateMin)*time.Second)
+	deadline := time.Now().Add(c.client.cfg.Timeouts.Block + time.Duration(tx.job.size()/rateMin)*time.Second)
 	if c.block == nil {
 		c.block = make([]byte, writeBuffer)
 	}

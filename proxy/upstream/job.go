@@ -15,6 +15,7 @@ import (
 type Job struct {
 	Env  *message.Envelope
 	To   []int                         // indices into Env.To: the recipients of this transaction
+	Head []byte                        // header fields that are sent before the content, such as signatures; nil: none
 	Open func() (io.ReadCloser, error) // the content, CRLF line ends, not dot-stuffed; called at most once, after 354
 	Tag  any                           // the caller's; untouched
 
@@ -32,6 +33,9 @@ func (j *Job) Withdraw() bool { return j.state.CompareAndSwap(jobOffered, jobWit
 func (j *Job) claim() bool { return j.state.CompareAndSwap(jobOffered, jobClaimed) }
 
 func (j *Job) withdrawn() bool { return j.state.Load() == jobWithdrawn }
+
+// size is how many octets the upstream is given, dots not stuffed.
+func (j *Job) size() int64 { return j.Env.Size + int64(len(j.Head)) }
 
 const (
 	jobOffered uint32 = iota

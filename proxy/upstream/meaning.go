@@ -171,12 +171,18 @@ func number(digits string) int {
 // resolver.
 func ClassifyErr(st flowctl.Stage, err error) Meaning {
 	var timeout interface{ Timeout() bool }
+	var token interface {
+		Permanent() bool
+		RetryAfter() time.Duration
+	}
 	switch {
 	case err == nil:
 		return Meaning{}
 	case errors.Is(err, net.ErrClosed), errors.Is(err, context.Canceled):
 		return mean("idle") // we closed it ourselves: says nothing of the upstream
-	case isCertificate(err), errors.Is(err, errSettings):
+	case errors.As(err, &token): // Config.Token's
+		return tokenMeaning(token.Permanent(), token.RetryAfter())
+	case isCertificate(err), isTLSRefusal(err), errors.Is(err, errSettings):
 		return mean("misconfigured")
 	case errors.Is(err, errSequence), errors.Is(err, errReplyMalformed), errors.Is(err, errReplyTooLong):
 		return mean("unavailable")
@@ -200,3 +206,24 @@ func isCertificate(err error) bool {
 	var invalid x509.CertificateInvalidError
 	return errors.As(err, &verification) || errors.As(err, &authority) || errors.As(err, &host) || errors.As(err, &invalid)
 }
+
+// tokenMeaning is that of a failure to get a token: too many requests, or a service that is away.
+func tokenMeaning(permanent bool, wait time.Duration) Meaning {
+	switch {
+	case permanent:
+		return mean("misconfigured")
+	case wait > 0:
+		m := mean("auth-churn")
+		m.RetryAfter = wait
+		return m
+	}
+	return mean("unavailable")
+}
+
+// tlsRefusals are the alerts and errors of crypto/tls, which has no types for them, that come again until one side is configured
+// anew: what the server has against our certificate, and no version or cipher suite in common. With TLS 1.3 the server's word about
+// our certificate comes after the handshake.
+var tlsRefusals = regexp.MustCompile(`remote error: tls: (bad|unsupported|revoked|expired|unknown) certificate|remote error: tls: (unknown certificate authority|access denied|` +
+	`certificate required|handshake failure|protocol version not supported|insufficient security level)|tls: server selected unsupported protocol version`)
+
+func isTLSRefusal(err error) bool { return tlsRefusals.MatchString(err.Error()) }

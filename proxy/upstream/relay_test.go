@@ -216,6 +216,9 @@ func (s *session) command() bool {
 // auth knows PLAIN and LOGIN, and words its prompts as badly as some do.
 func (s *session) auth(arg string) bool {
 	mech, response, _ := strings.Cut(arg, " ")
+	if _, scripted := s.script[mech+" 1"]; scripted && mech != "PLAIN" && mech != "LOGIN" {
+		return s.do(mech, "")
+	}
 	want := []string{"\x00" + s.user + "\x00" + s.secret}
 	if mech == "LOGIN" {
 		want = []string{s.user, s.secret}

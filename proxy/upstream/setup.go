@@ -2,9 +2,7 @@ package upstream
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -18,29 +16,33 @@ import (
 // setup is a session on its way from the dial to where MAIL is allowed. One command is under way at a time.
 type setup struct {
 	client *Client
+	began  time.Time
 	stage  flowctl.Stage
 	raw    net.Conn // the transport
 	conn   net.Conn // raw, or TLS over it
 	br     *bufio.Reader
 	ext    Extensions
-	masked bool // something on the way hides the banner, and with it what else we do not know
+	secret string // password or token, when there is a login
+	masked bool   // something on the way hides the banner, and with it what else we do not know
 }
 
 // fault says why a session did not come up.
 type fault struct {
-	meaning Meaning
-	text    string // the reply, or the error; never a secret
+	meaning  Meaning
+	text     string // the reply, or the error; never a secret
+	rejected bool   // the upstream does not take the credentials
+	lapsed   bool   // which it took before
 }
 
 func (s *setup) fail(err error) *fault {
-	return &fault{ClassifyErr(s.stage, err), truncate(clean(err.Error()), replyTextMax)}
+	return &fault{meaning: ClassifyErr(s.stage, err), text: truncate(clean(err.Error()), replyTextMax)}
 }
 
 func (s *setup) refused(r Reply) *fault {
 	if !r.negative() {
 		return s.fail(fmt.Errorf("upstream: read reply: %s fits no question", r))
 	}
-	return &fault{s.client.cfg.Rules.Classify(s.stage, r), r.String()}
+	return &fault{meaning: s.client.cfg.Rules.Classify(s.stage, r), text: r.String()}
 }
 
 // cut ends the session from any goroutine. Its error tells nothing: the socket is gone either way.
@@ -87,7 +89,7 @@ func (s *setup) open(ctx context.Context) *fault {
 	}
 	if s.client.cfg.Username != "" {
 		s.stage = flowctl.StageAuth
-		if f := s.login(); f != nil {
+		if f := s.login(ctx); f != nil {
 			return f
 		}
 	}
@@ -156,13 +158,19 @@ func (s *setup) read() (Reply, []string, *fault) {
 		return Reply{}, nil, s.fail(fmt.Errorf("upstream: read reply: %w", err))
 	}
 	if s.br.Buffered() > 0 && !r.negative() {
-		// After STARTTLS these would be commands put in by somebody on the way (RFC 3207, CVE-2011-0411).
+		if s.stage == flowctl.StageTLS {
+			return Reply{}, nil, s.fail(errInjected)
+		}
 		return Reply{}, nil, s.fail(errEarly)
 	}
 	return r, lines, nil
 }
 
-var errEarly = errors.New("upstream: read reply: more than was asked for")
+var (
+	errEarly = errors.New("upstream: read reply: more than was asked for")
+	// errInjected is what a command put in by somebody on the way looks like (RFC 3207, CVE-2011-0411).
+	errInjected = fmt.Errorf("upstream: start TLS: octets in clear came before the handshake, as an attacker would send them: %w", errSettings)
+)
 
 // startTLS switches to TLS where the settings want it. What was learnt before is forgotten (RFC 3207 section 4.2).
 func (s *setup) startTLS(ctx context.Context) *fault {
@@ -187,61 +195,4 @@ func (s *setup) startTLS(ctx context.Context) *fault {
 	}
 	s.stage = flowctl.StageEHLO
 	return s.hello()
-}
-
-func (s *setup) handshake(ctx context.Context) *fault {
-	ctx, cancel := context.WithTimeout(ctx, s.client.cfg.Timeouts.Greeting)
-	defer cancel()
-	if err := s.conn.SetDeadline(time.Now().Add(s.client.cfg.Timeouts.Greeting)); err != nil {
-		return s.fail(err)
-	}
-	rec := &recorder{Conn: s.conn}
-	conn := tls.Client(rec, s.client.tls)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		var plain tls.RecordHeaderError
-		if errors.As(err, &plain) {
-			return s.plainText(rec.seen, err)
-		}
-		return s.fail(fmt.Errorf("upstream: TLS handshake: %w", err))
-	}
-	rec.done = true
-	s.use(conn)
-	return nil
-}
-
-// plainLimit is how long the rest of a reply in plain text is waited for.
-const plainLimit = 2 * time.Second
-
-// plainText judges what came in place of TLS: servers refuse a connection on the TLS port in plain text.
-func (s *setup) plainText(seen []byte, tlsErr error) *fault {
-	if err := s.conn.SetReadDeadline(time.Now().Add(plainLimit)); err != nil {
-		return s.fail(err)
-	}
-	all := io.LimitReader(io.MultiReader(bytes.NewReader(seen), s.conn), recordMax)
-	r, _, err := readReply(bufio.NewReaderSize(all, replyLineMax))
-	if err != nil {
-		return s.fail(fmt.Errorf("upstream: TLS handshake: %w", tlsErr))
-	}
-	if r.positive() {
-		return s.fail(fmt.Errorf("upstream: TLS handshake: the server speaks plain SMTP, %s: %w", r, errSettings))
-	}
-	return s.refused(r)
-}
-
-// recordMax is how much of the transport's input is kept during a handshake.
-const recordMax = 1024
-
-// recorder keeps the first octets read during a handshake.
-type recorder struct {
-	net.Conn
-	seen []byte
-	done bool
-}
-
-func (r *recorder) Read(p []byte) (int, error) {
-	n, err := r.Conn.Read(p)
-	if !r.done && len(r.seen) < recordMax {
-		r.seen = append(r.seen, p[:min(n, recordMax-len(r.seen))]...)
-	}
-	return n, err
 }

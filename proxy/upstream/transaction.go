@@ -92,8 +92,8 @@ func (c *Conn) refuseLocally(tx *transaction) {
 	}
 	noUTF8 := Reply{Code: 550, Enhanced: [3]uint16{5, 6, 7}, Text: "mailweir: the upstream does not offer SMTPUTF8, which the address needs"}
 	switch limit := c.ext.SizeMax; {
-	case limit > 0 && env.Size > limit:
-		all(Reply{Code: 552, Enhanced: [3]uint16{5, 3, 4}, Text: fmt.Sprintf("mailweir: the message has %d octets, the upstream takes %d", env.Size, limit)})
+	case limit > 0 && tx.job.size() > limit:
+		all(Reply{Code: 552, Enhanced: [3]uint16{5, 3, 4}, Text: fmt.Sprintf("mailweir: the message has %d octets, the upstream takes %d", tx.job.size(), limit)})
 		return
 	case env.From != "" && !safePath(env.From), !safeParam(env.Ret), !safeParam(env.EnvID):
 		all(Reply{Code: 553, Enhanced: [3]uint16{5, 1, 7}, Text: "mailweir: the sender cannot be written as a command"})
@@ -143,7 +143,7 @@ func (c *Conn) line(tx *transaction, cmd command) string {
 	}
 	s := "MAIL FROM:<" + env.From + ">"
 	if c.ext.Size && env.Size > 0 {
-		s += fmt.Sprintf(" SIZE=%d", env.Size)
+		s += fmt.Sprintf(" SIZE=%d", tx.job.size())
 	}
 	if c.ext.EightBit && env.Body8 {
 		s += " BODY=8BITMIME" // to an upstream without it the content goes as it is, as most relays do

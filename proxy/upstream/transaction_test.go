@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -116,6 +117,30 @@ func TestOneSignalPerTransaction(t *testing.T) {
 		s := results[0].Signal
 		if s.Class != flowctl.RateLimited || s.Stage != flowctl.StageRcpt || s.RetryAfter.Seconds() != 30 || !strings.Contains(s.Text, "too much mail") || s.Started.IsZero() {
 			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// Fields that go before the content are part of what is sent, stuffed like it, and of its size.
+func TestTheHeadGoesBeforeTheContent(t *testing.T) {
+	r := &relay{offers: everything}
+	inBubble(t, r, func(t *testing.T) {
+		with, without, big := letter(1, 1), letter(2, 1), letter(3, 1)
+		with.Head = []byte("DKIM-Signature: b=x\r\n\ty\r\n.dot: 1\r\n")
+		big.Head = make([]byte, 1000)
+		results, _ := send(r.connect(t, r.client(t, Config{})), with, without, big)
+		body := "Subject: 1\r\n\r\n.dot 1\r\n"
+		if got, want := r.accepted[0].body, string(with.Head)+body; got != want {
+			t.Errorf("sent %q, want %q", got, want)
+		}
+		if want := fmt.Sprintf("MAIL FROM:<s1@example.org> SIZE=%d", len(with.Head)+len(body)); !slices.Contains(r.lines, want) {
+			t.Errorf("no %s in %q", want, r.lines)
+		}
+		if got := r.accepted[1].body; !strings.HasPrefix(got, "Subject: 2\r\n") {
+			t.Errorf("the next one is %q", got)
+		}
+		if v := results[2].Verdicts[0]; v.Reply.Code != 552 || !v.Local || len(r.accepted) != 2 {
+			t.Errorf("over the limit with its head: %+v", v)
 		}
 	})
 }
