@@ -56,8 +56,9 @@ func (c *Controller) turnBegins(now time.Time, k *conn) {
 	}
 }
 
-// demand follows whether there is anything to send. Demand that begins anew is fresh: it has had no turn.
-func (t *turn) demand(now time.Time, any bool) {
+// demand follows whether there is anything to send, and says whether that began just now. Demand that begins anew is fresh: it has had
+// no turn.
+func (t *turn) demand(now time.Time, any bool) (fresh bool) {
 	switch {
 	case any && t.wanting.IsZero():
 		t.wanting = now
@@ -68,12 +69,14 @@ func (t *turn) demand(now time.Time, any bool) {
 			t.pause += time.Duration(pauseWeight * float64(now.Sub(t.idle)-t.pause))
 		}
 		t.idle = time.Time{}
+		return true
 	case !any:
-		t.ended = time.Time{}
+		t.ended, t.waits = time.Time{}, false
 		if !t.wanting.IsZero() {
 			t.wanting, t.idle = time.Time{}, now
 		}
 	}
+	return false
 }
 
 // knock returns the pause until the next dial of a process that holds nothing. first: its turn has just ended.

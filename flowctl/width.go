@@ -38,6 +38,7 @@ const (
 	reasonGainTry     = "trying whether more is delivered"
 	reasonNoGain      = "no more was delivered"
 	reasonSeveral     = "several upstreams behind the address, each with its own limit"
+	reasonNoGrant     = "no connection granted"
 	reasonContended   = "others hold connections too"
 	reasonSharing     = "others hold connections too, and there is less than one for each"
 )
@@ -115,6 +116,7 @@ func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 		c.leave(place{until: now, looked: k.look, test: true})
 		return
 	case !c.placeLost(now, k.look):
+		c.pauseDials(now, named(o), reasonRefused)
 		return
 	}
 	sure := c.held(now)
@@ -142,6 +144,8 @@ func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 		c.pauseDials(now, max(c.knock(now, k.look > 0), named(o)), reasonNoneFree)
 	case to > sure:
 		c.pauseDials(now, max(c.jitter(c.cfg.scaled(refillPause)), named(o)), reasonRefused)
+	default:
+		c.pauseDials(now, named(o), reasonRefused)
 	}
 }
 
@@ -260,15 +264,24 @@ func (c *Controller) gapAfterRefusal(now time.Time, probe, fresh bool) {
 // scheduleProbe says when one connection more is tried. Where others wait too, all processes dial equally often, and those that hold
 // more less often: so all come to hold the same.
 func (c *Controller) scheduleProbe(now time.Time, accepted bool) {
-	gap := c.spread(c.gap)
-	if c.lease.contended() {
-		gap = min(time.Duration(c.established+1)*c.cfg.scaled(knockPerConn), c.cfg.scaled(knockCap))
-		if accepted {
-			gap = time.Duration(knockAccepted * float64(gap))
-		}
+	gap := c.probeGap(now)
+	switch {
+	case !c.lease.contended():
+		gap = c.spread(gap)
+	case accepted:
+		gap = c.jitter(time.Duration(knockAccepted * float64(gap)))
+	default:
 		gap = c.jitter(gap)
 	}
 	c.nextProbe = now.Add(gap)
+}
+
+// probeGap returns how far probes above the ceiling are apart, without chance; 0: no ceiling is known.
+func (c *Controller) probeGap(now time.Time) time.Duration {
+	if c.ceiling > 0 && c.lease.contended() {
+		return min(time.Duration(c.established+1)*c.cfg.scaled(knockPerConn), c.cfg.scaled(knockCap))
+	}
+	return c.gap
 }
 
 // held returns how many connections count as ours: those established, and the places left free that are going to be looked at.
