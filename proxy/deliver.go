@@ -21,9 +21,9 @@ import (
 type dispatcher struct {
 	cfg     config.Config
 	log     *zap.Logger
-	address string // of the upstream
+	address string // of the upstream: its URL
 
-	queue    *queue.Queue
+	queue    *queue.Lane
 	flow     *flowctl.Controller
 	fuse     fuse
 	pool     *pool
@@ -48,6 +48,7 @@ type dispatcher struct {
 	secrets    *secrets      // looked at while held for a fault of a dial
 	eager      bool          // a changed secret is being tried
 	tlsFaults  int           // dials in a row that failed at TLS
+	names      resolution
 	teller     teller
 	stopping   bool          // nothing is started any more
 	empty      chan struct{} // closed when nothing is pending and nothing will come; nil: nobody waits for it
@@ -56,7 +57,7 @@ type dispatcher struct {
 	finished   chan struct{} // closed when run returns
 	afterwards sync.Mutex    // serialises who looks after that
 	counts     counts
-	lastDial   string // the last failure to dial, so that repeats are not logged again
+	lastDial   map[string]string // the last failure to dial each address, so that repeats are not logged again
 	lastError  string
 	pulse      *pulse
 }
@@ -87,6 +88,8 @@ const (
 	tick = 10 * time.Second
 	// behindPause is the wait for the journal to catch up with the decisions.
 	behindPause = 20 * time.Millisecond
+	// addressesTold is for how many addresses the log's last word is remembered.
+	addressesTold = 128
 	// tlsFaultsMax is how many dials in a row may fail at TLS. An upstream that answers and yet brings no TLS about is not busy.
 	tlsFaultsMax = 5
 )
@@ -101,7 +104,7 @@ func (d *dispatcher) run(stop <-chan struct{}) {
 		d.pulse.beat(now)
 		d.takeIn(now)
 		wake := d.pump(now)
-		if d.stopping && len(d.links) == 0 && d.loading == 0 {
+		if d.stopping && len(d.links) == 0 && d.loading == 0 && !d.names.asking {
 			d.giveBackPrepared()
 			d.remember(now)
 			return
@@ -178,7 +181,12 @@ func (d *dispatcher) pump(now time.Time) (wake time.Time) {
 		return now.Add(behindPause)
 	}
 	ready := d.queue.Ready(now)
-	plan := d.flow.Plan(now, d.demand(now))
+	demand := d.demand(now)
+	known := d.resolve(now, demand.Ready > 0 || len(d.links) > 0)
+	if !known {
+		demand = flowctl.Demand{}
+	}
+	plan := d.flow.Plan(now, demand)
 	if d.held.why != "" && plan.State != flowctl.Stopped {
 		d.resumed(now)
 	}
@@ -195,7 +203,7 @@ func (d *dispatcher) pump(now time.Time) (wake time.Time) {
 	d.reportEmpty(plan)
 	lingerEnd := d.closeIdle(now, plan.Linger, min(left, len(d.prepared)+d.loading))
 	stallEnd := d.takeBackStalled(now)
-	d.report(now, plan, ready > 0 || len(d.prepared) > 0)
+	d.report(now, plan, known && (ready > 0 || len(d.prepared) > 0))
 	for _, t := range []time.Time{plan.Wake, plan.SendAt, d.queue.NextDue(), lingerEnd, stallEnd} {
 		if t.After(now) && t.Before(wake) {
 			wake = t
@@ -220,12 +228,9 @@ func (d *dispatcher) demand(now time.Time) flowctl.Demand {
 func (d *dispatcher) dial(now time.Time, addr string) {
 	d.lastConn++
 	d.counts.dials++
-	l := &link{id: d.lastConn, feed: make(chan *upstream.Job, maxFed)}
+	l := &link{id: d.lastConn, addr: addr, feed: make(chan *upstream.Job, maxFed)}
 	d.links[l.id] = l
 	d.flow.DialStart(now, l.id, addr)
-	if addr == "" {
-		addr = d.address
-	}
 	d.pool.dial(l, addr, linkEvents{dialed: d.dialed, result: d.result, ended: d.ended})
 }
 
@@ -235,21 +240,25 @@ func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowc
 			o.Class = flowctl.Misconfigured
 		}
 	}
+	if o.Class == flowctl.Misconfigured && o.Stage != flowctl.StageAuth && d.flow.OthersServe(l.addr) {
+		o.Class = flowctl.Unavailable // one of several has a bad certificate, or turns us away: the others go on
+	}
 	d.flow.DialDone(now, l.id, o)
 	if conn != nil {
 		l.conn, l.idleSince = conn, now
-		d.lastDial, d.eager, d.tlsFaults = "", false, 0
+		delete(d.lastDial, l.addr)
+		d.eager, d.tlsFaults = false, 0
 		return
 	}
 	delete(d.links, l.id)
 	d.lastError = o.Text
-	if what := o.Class.String() + " " + o.Stage.String(); what != d.lastDial {
-		d.lastDial = what
+	if what := o.Class.String() + " " + o.Stage.String(); what != d.lastDial[l.addr] {
+		d.noteDial(l.addr, what)
 		log := d.log.Warn
 		if o.Class == flowctl.Busy && d.teller.shared {
 			log = d.log.Debug // somebody else's turn; the state tells that
 		}
-		log("no connection", zap.Stringer("class", o.Class), zap.Stringer("stage", o.Stage), d.reply(o.Text))
+		log("no connection", zap.String("address", l.addr), zap.Stringer("class", o.Class), zap.Stringer("stage", o.Stage), d.reply(o.Text))
 	}
 	eager := d.eager
 	d.eager = false
@@ -272,11 +281,22 @@ func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowc
 	}
 }
 
+// noteDial remembers why an address could not be dialled, of a bounded number: names lead to ever new ones.
+func (d *dispatcher) noteDial(addr, what string) {
+	if len(d.lastDial) >= addressesTold {
+		clear(d.lastDial)
+	}
+	d.lastDial[addr] = what
+}
+
 // assign gives loaded messages to connections: first to idle ones, then one more to those that are busy, whose
 // commands save a round trip. It returns how many more idle ones may be used.
 func (d *dispatcher) assign(now time.Time, plan flowctl.Plan) (left int) {
 	for left = plan.Send; left > 0; left-- {
-		l := d.idleLink()
+		l := d.links[plan.Try]
+		if l == nil || !l.idle() || left < plan.Send {
+			l = d.idleLink()
+		}
 		if l == nil || len(d.prepared) == 0 {
 			break
 		}
@@ -297,11 +317,13 @@ func (l *link) mayQueue() bool {
 	return l.conn != nil && !l.closing && len(l.jobs) == 1
 }
 
+func (l *link) idle() bool { return l.conn != nil && !l.closing && len(l.jobs) == 0 }
+
 // idleLink returns the connection that was used last, so that the others can go.
 func (d *dispatcher) idleLink() *link {
 	var best *link
 	for _, l := range d.links {
-		if l.conn == nil || l.closing || len(l.jobs) > 0 {
+		if !l.idle() {
 			continue
 		}
 		if best == nil || l.idleSince.After(best.idleSince) || l.idleSince.Equal(best.idleSince) && l.id < best.id {

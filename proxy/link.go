@@ -27,6 +27,7 @@ const maxFed = 2
 // behind it has the connection and the receiving end of the feed.
 type link struct {
 	id        flowctl.ConnID
+	addr      string         // that was dialled
 	conn      *upstream.Conn // nil while it is being dialled
 	feed      chan *upstream.Job
 	jobs      []*job // fed and not yet reported, oldest first

@@ -116,23 +116,19 @@ func (p *Proxy) build(now time.Time, found *recovery) error {
 	if err != nil {
 		return err
 	}
-	address, _, err := cfg.Upstream.Address()
-	if err != nil {
-		return err
-	}
 	flow, err := flowctl.New(cfg.Flow, seed, now)
 	if err != nil {
 		return err
 	}
-	flow.SetAddresses(now, []string{address})
+	flow.SetAddresses(now, client.Addresses())
 	cut, giveUp := context.WithCancel(context.Background())
 	dialing, noDial := context.WithCancel(cut)
 	p.giveUp, p.noDial = giveUp, noDial
 	p.recorder = newRecorder(cut, p.journal, p.log.Named("journal"))
 	d := &dispatcher{
-		cfg: cfg, log: p.log.Named("deliver"), address: address,
-		queue: queue.New(cfg.Queue, seed, now), flow: flow, recorder: p.recorder, intake: newIntake(cfg.QueueMaxMessages),
-		failures: map[message.ID]failure{}, reasons: map[queue.Ref]string{}, links: map[flowctl.ConnID]*link{},
+		cfg: cfg, log: p.log.Named("deliver"), address: cfg.Upstream.URL, names: resolution{known: client.Addresses()},
+		queue: queue.New(cfg.Queue, seed, now).Lane(0), flow: flow, recorder: p.recorder, intake: newIntake(cfg.QueueMaxMessages),
+		failures: map[message.ID]failure{}, reasons: map[queue.Ref]string{}, links: map[flowctl.ConnID]*link{}, lastDial: map[string]string{},
 		events: make(chan func(time.Time), maxEvents), finished: make(chan struct{}), pulse: new(pulse),
 	}
 	p.pool = &pool{client: client, journal: p.journal, log: d.log, dialing: dialing, cut: cut, post: d.post}

@@ -89,6 +89,13 @@ func (d *dispatcher) upstreamStatus(now time.Time) admin.UpstreamStatus {
 		Share: s.Share, Waiting: s.Waiting.Seconds(), SessionCap: s.SessionCap, QuotaUsed: s.QuotaUsed, QuotaLimit: s.QuotaLimit,
 		Outcomes: map[string]uint64{}, Dials: d.counts.dials, Transactions: d.counts.transactions, LastError: d.lastError,
 	}
+	for _, a := range d.flow.Addresses() {
+		u.Hosts = append(u.Hosts, admin.AddressStatus{
+			Address: a.Name, Priority: a.Priority, Weight: a.Weight, Up: !a.Open && a.Failures == 0,
+			Connections: a.Established, Dialing: a.Dialing, Failures: a.Failures, NoDialBefore: a.RetryAt,
+			LastError: d.lastDial[a.Name],
+		})
+	}
 	if d.held.why != "" {
 		u.ProbeGap = d.scaled(d.held.every).Seconds()
 	}

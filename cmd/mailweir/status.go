@@ -95,6 +95,9 @@ func writeUpstream(line func(name, format string, args ...any), u admin.Upstream
 	line("upstream", "%s, %s", u.Address, because(u.State, u.Reason))
 	if u.Addresses > 1 || u.Down > 0 {
 		line("addresses", "%d, %d down", u.Addresses, u.Down)
+		for _, h := range u.Hosts {
+			line("", "%s", describeAddress(h, now))
+		}
 	}
 	line("width", "%.4g of %d, ceiling %s, %d connections, %d busy, %d dialling", u.Width, u.Max, orNone(u.Ceiling), u.Connections, u.Busy, u.Dialing)
 	if u.Share > 0 || u.Waiting > 0 {
@@ -126,6 +129,22 @@ func writeUpstream(line func(name, format string, args ...any), u admin.Upstream
 	if u.NoSendBefore.After(now) {
 		line("next message", "%s", until(now, u.NoSendBefore))
 	}
+}
+
+// describeAddress is a line about one address of several.
+func describeAddress(h admin.AddressStatus, now time.Time) string {
+	text := fmt.Sprintf("%s, priority %d, weight %d, %d connections", h.Address, h.Priority, h.Weight, h.Connections)
+	switch {
+	case h.Up:
+		return text
+	case h.Dialing > 0:
+		text += ", down, being tried"
+	case h.NoDialBefore.After(now):
+		text += ", down, next try " + until(now, h.NoDialBefore)
+	default:
+		text += ", down, tried with the next connection"
+	}
+	return because(text, h.LastError)
 }
 
 // sharing tells whoever sees no width above 1 what the processes do among themselves.

@@ -56,6 +56,7 @@ type UpstreamStatus struct {
 	Linger       float64           `json:"linger_seconds"`  // how long an idle connection is kept
 	Addresses    int               `json:"addresses"`
 	Down         int               `json:"addresses_down"` // of Addresses: those that do not answer
+	Hosts        []AddressStatus   `json:"hosts"`          // one for each of Addresses, in the order of the configuration
 	LastMove     string            `json:"last_move"`      // what moved, from, to, why
 	LastMoveAt   time.Time         `json:"last_move_at,omitzero"`
 	LastReply    string            `json:"last_move_reply,omitempty"` // what the upstream said to cause it
@@ -74,6 +75,19 @@ type UpstreamStatus struct {
 	Token        string            `json:"token,omitempty"` // what became of the last request for one; "": no OAuth
 	TokenExpiry  time.Time         `json:"token_expiry,omitzero"`
 	Transactions uint64            `json:"transactions"`
+}
+
+// AddressStatus is one address of an upstream.
+type AddressStatus struct {
+	Address      string    `json:"address"` // as relay.example[192.0.2.1]:25
+	Priority     int       `json:"priority"`
+	Weight       int       `json:"weight"`
+	Up           bool      `json:"up"` // the last attempt was answered, or there was none
+	Connections  int       `json:"connections"`
+	Dialing      int       `json:"dialing"`
+	Failures     int       `json:"failures"` // attempts in a row without an answer
+	NoDialBefore time.Time `json:"no_dial_before,omitzero"`
+	LastError    string    `json:"last_error,omitempty"` // class and stage
 }
 
 // JournalStatus is the journal's.

@@ -71,7 +71,7 @@ var settings = []setting{
 		at:  func(c *Config) any { return &c.SMTPD.IdleTimeout }},
 
 	{key: "upstream.url", env: "MAILWEIR_UPSTREAM", empty: "required", example: "smtp://relay.example.com:587",
-		doc: "The relay that takes the mail: `smtp://host:587` (STARTTLS when offered) or `smtps://host:465`.",
+		doc: "The relay that takes the mail: `smtp://host:587` (STARTTLS when offered) or `smtps://host:465`; or several separated by commas, with `?priority=10&weight=2` where they are not equal: see Several hosts.",
 		at:  func(c *Config) any { return &c.Upstream.URL }},
 	{key: "upstream.username", env: "MAILWEIR_UPSTREAM_USERNAME", empty: "no AUTH",
 		doc: "User name at the upstream; with credentials TLS is required and verified.",

@@ -16,6 +16,7 @@ import (
 // setup is a session on its way from the dial to where MAIL is allowed. One command is under way at a time.
 type setup struct {
 	client *Client
+	host   Host
 	stage  flowctl.Stage
 	raw    net.Conn // the transport
 	conn   net.Conn // raw, or TLS over it
@@ -69,7 +70,7 @@ func (s *setup) use(conn net.Conn) {
 
 // open goes through the phases in order; s.stage is where it stands or ended.
 func (s *setup) open(ctx context.Context) *fault {
-	if s.client.implicit {
+	if s.host.Implicit {
 		if f := s.handshake(ctx); f != nil {
 			return f
 		}
@@ -173,7 +174,7 @@ var (
 // startTLS switches to TLS where the settings want it. What was learnt before is forgotten (RFC 3207 section 4.2).
 func (s *setup) startTLS(ctx context.Context) *fault {
 	mode := s.client.mode
-	if s.client.implicit || mode == tlsNone || mode == tlsOpportunistic && !s.ext.StartTLS {
+	if s.host.Implicit || mode == tlsNone || mode == tlsOpportunistic && !s.ext.StartTLS {
 		return nil
 	}
 	s.stage = flowctl.StageTLS
