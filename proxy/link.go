@@ -64,6 +64,7 @@ type pool struct {
 	dialing context.Context // done: give up what is being dialled
 	cut     context.Context // done: cut what is connected
 	post    func(func(now time.Time))
+	width   int // messages that may be on their way from disk
 	load    chan *job
 	done    sync.WaitGroup
 }

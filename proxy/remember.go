@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mailweir/mailweir/flowctl"
+	"github.com/mailweir/mailweir/proxy/admin"
 )
 
 // What outlives the process beside the mail: what the controller learnt and the quota used, and that the fuse has tripped.
@@ -19,6 +20,46 @@ const (
 	rememberSoon  = 30 * time.Second
 )
 
+// Blobs in the journal; those of an upstream that is not the default one have its name behind them, see blob.
+const (
+	blobFlow   = "flow"   // what the controller learnt
+	blobPauses = "pauses" // when the clock of expiry stood still
+	blobFuse   = "fuse"   // since when the fuse has tripped; absent: it has not
+)
+
+// blob returns the name of a blob of this lane.
+func (d *lane) blob(kind string) string {
+	if d.name == admin.DefaultUpstream {
+		return kind
+	}
+	return kind + "/" + d.name
+}
+
+// restoreBlobs takes back what earlier runs learnt. What cannot be read is learnt again.
+func (d *lane) restoreBlobs(now time.Time) {
+	if b := d.journal.Blob(d.blob(blobFlow)); b != nil {
+		if err := d.flow.Restore(now, b); err != nil {
+			d.log.Warn("controller state not restored", zap.Error(err))
+		}
+	}
+	if b := d.journal.Blob(d.blob(blobPauses)); b != nil {
+		pauses, err := decodePauses(b)
+		if err != nil {
+			d.log.Warn("pauses not restored", zap.Error(err))
+		}
+		d.queue.RestorePauses(now, pauses)
+	}
+	if b := d.journal.Blob(d.blob(blobFuse)); len(b) > 0 {
+		waited, n := binary.Varint(b)
+		if n <= 0 {
+			d.log.Warn("state of the fuse not restored")
+			return
+		}
+		d.fuse.restore(time.Duration(waited))
+		d.fuseSaved = d.fuse.waited
+	}
+}
+
 // learnt says what of the controller's memory is in the journal. The zero value: nothing, and nothing is owed.
 type learnt struct {
 	at     time.Time      // when it was last written
@@ -27,7 +68,7 @@ type learnt struct {
 }
 
 // rememberSometimes has the controller's memory written down if it has changed and that is due.
-func (d *dispatcher) rememberSometimes(now time.Time) {
+func (d *lane) rememberSometimes(now time.Time) {
 	l := &d.learnt
 	if l.at.IsZero() {
 		l.at = now
@@ -39,18 +80,18 @@ func (d *dispatcher) rememberSometimes(now time.Time) {
 }
 
 // remember has what the controller learnt written down, so that a restart need not learn it again.
-func (d *dispatcher) remember(now time.Time) {
+func (d *lane) remember(now time.Time) {
 	d.learnt = learnt{at: now, counts: d.flow.Snapshot(now).Counts}
 	data, err := d.flow.MarshalBinary()
 	if err != nil {
 		d.log.Error("controller state not kept", zap.Error(err))
 		return
 	}
-	d.recorder.put(blobFlow, data)
+	d.recorder.put(d.blob(blobFlow), data)
 }
 
 // rememberFuse has it written down that the fuse has tripped, or that it has not, so that a restart does not let the next ten die.
-func (d *dispatcher) rememberFuse() {
+func (d *lane) rememberFuse() {
 	if w := d.fuse.waited; (w == 0) == (d.fuseSaved == 0) && w-d.fuseSaved < time.Hour {
 		return
 	}
@@ -59,5 +100,5 @@ func (d *dispatcher) rememberFuse() {
 	if d.fuse.waited > 0 {
 		data = binary.AppendVarint(nil, int64(d.fuse.waited))
 	}
-	d.recorder.put(blobFuse, data)
+	d.recorder.put(d.blob(blobFuse), data)
 }

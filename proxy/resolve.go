@@ -28,7 +28,7 @@ type resolution struct {
 }
 
 // resolve has the names resolved if that is due. It returns false as long as nothing is known of them.
-func (d *dispatcher) resolve(now time.Time, wanted bool) bool {
+func (d *lane) resolve(now time.Time, wanted bool) bool {
 	n := &d.names
 	if !d.pool.client.Resolves() {
 		return true
@@ -44,7 +44,7 @@ func (d *dispatcher) resolve(now time.Time, wanted bool) bool {
 	return !n.at.IsZero()
 }
 
-func (d *dispatcher) resolveAfter() time.Duration {
+func (d *lane) resolveAfter() time.Duration {
 	if slices.ContainsFunc(d.flow.Addresses(), func(a flowctl.AddressState) bool { return !a.Open }) {
 		return resolveEvery
 	}
@@ -52,7 +52,7 @@ func (d *dispatcher) resolveAfter() time.Duration {
 }
 
 // resolved takes an answer. What could not be resolved keeps its addresses; what never could is dialled by name.
-func (d *dispatcher) resolved(now time.Time, addrs []flowctl.Address, err error) {
+func (d *lane) resolved(now time.Time, addrs []flowctl.Address, err error) {
 	n := &d.names
 	n.asking, n.at = false, now
 	fault := ""

@@ -4,16 +4,20 @@ import "time"
 
 // Status is the answer of GET /v1/status.
 type Status struct {
-	Version  string         `json:"version"`
-	Started  time.Time      `json:"started"`
-	Ready    string         `json:"ready"` // ReadyYes, or why not
-	Draining bool           `json:"draining"`
-	Queue    QueueStatus    `json:"queue"`
-	Upstream UpstreamStatus `json:"upstream"`
-	Journal  JournalStatus  `json:"journal"`
-	Front    FrontStatus    `json:"front"`
-	Signing  SigningStatus  `json:"signing"`
+	Version   string           `json:"version"`
+	Started   time.Time        `json:"started"`
+	Ready     string           `json:"ready"` // ReadyYes, or why not
+	Draining  bool             `json:"draining"`
+	Queue     QueueStatus      `json:"queue"`
+	Upstream  UpstreamStatus   `json:"upstream"`  // the default one
+	Upstreams []UpstreamStatus `json:"upstreams"` // all, the default one first
+	Journal   JournalStatus    `json:"journal"`
+	Front     FrontStatus      `json:"front"`
+	Signing   SigningStatus    `json:"signing"`
 }
+
+// DefaultUpstream is the name of the upstream that takes what no route names.
+const DefaultUpstream = "default"
 
 // ReadyYes is Status.Ready while the readiness probe succeeds.
 const ReadyYes = "yes"
@@ -41,7 +45,11 @@ type QueueStatus struct {
 
 // UpstreamStatus is the controller's and the pool's.
 type UpstreamStatus struct {
+	Name         string            `json:"name"` // DefaultUpstream, or as routes name it
 	Address      string            `json:"address"`
+	Held         string            `json:"held,omitempty"` // why nothing is sent
+	Pending      int               `json:"pending"`        // deliveries
+	InFlight     int               `json:"in_flight"`      // of them
 	State        string            `json:"state"`
 	Reason       string            `json:"reason"` // why that state
 	States       []string          `json:"-"`      // every value that State can have, for the metric; nil: only the present one is shown
@@ -137,5 +145,6 @@ type Entry struct {
 	State    string    `json:"state"` // due, in flight, deferred, dead
 	Attempts int       `json:"attempts"`
 	Next     time.Time `json:"next,omitzero"`
-	Reason   string    `json:"reason,omitempty"` // the last reply
+	Upstream string    `json:"upstream,omitempty"` // where it goes
+	Reason   string    `json:"reason,omitempty"`   // the last reply
 }

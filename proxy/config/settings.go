@@ -178,6 +178,13 @@ var settings = []setting{
 		doc: "The most messages a second the upstream is given; may be a fraction.",
 		at:  func(c *Config) any { return &c.Flow.PerSecond }},
 
+	{key: "routes", env: "MAILWEIR_ROUTES", empty: "everything goes to the default upstream",
+		doc: "Which mail goes to another upstream, a YAML list of from, to, upstream and that upstream's settings; see Routes.",
+		at:  func(c *Config) any { return &c.Routes }},
+	{key: "routes_file", env: "MAILWEIR_ROUTES_FILE",
+		doc: "File with such a list, in place of the list itself; read at the start.",
+		at:  func(c *Config) any { return &c.RoutesFile }},
+
 	{key: "dkim.keys", env: "MAILWEIR_DKIM_KEYS", empty: "nothing is signed",
 		doc: "Keys that sign mail by the domain of its From field, a YAML list of domain, selector, key_file and from; see DKIM.",
 		at:  func(c *Config) any { return &c.DKIMKeys }},

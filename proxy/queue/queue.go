@@ -31,6 +31,7 @@ type Delivery struct {
 	Recipients int       // of the message
 	To         []int     // indices of recipients; nil: all of the message. Not to be changed.
 	Tries                // what it has been through
+	Lane       int       // which way it leaves
 	Last       bool      // the message has no other delivery
 	Since      time.Time // when it became ready, or a little earlier
 }
@@ -193,6 +194,7 @@ func (q *Queue) delivery(i uint32) Delivery {
 		Recipients: int(e.recipients),
 		To:         q.to[Ref(i)],
 		Tries:      s.tries,
+		Lane:       q.keys[s.key].lane.n,
 		Last:       e.open == 1,
 	}
 }
