@@ -69,9 +69,16 @@ func writeStatus(w io.Writer, s admin.Status, now time.Time) error {
 	line("dead", "%d, %d retained", q.Dead, q.DeadRetained)
 	line("possible duplicates", "%d", q.DuplicatesPossible)
 	writeUpstream(line, u, now)
-	line("outcomes", "%s", counted(u.Outcomes))
-	if u.LastError != "" {
-		line("last error", "%s", u.LastError)
+	for _, other := range s.Upstreams[min(1, len(s.Upstreams)):] {
+		line("", "")
+		line("route to", "%s: %d deliveries, %d in flight", other.Name, other.Pending, other.InFlight)
+		if other.Held != "" {
+			line("held", "%s", other.Held)
+		}
+		writeUpstream(line, other, now)
+	}
+	if len(s.Upstreams) > 1 {
+		line("", "")
 	}
 	line("journal", "%s of %s in %d segments, %s", size(j.Bytes), size(j.MaxBytes), j.Segments, j.Dir)
 	if j.Error != "" {
@@ -128,6 +135,10 @@ func writeUpstream(line func(name, format string, args ...any), u admin.Upstream
 	}
 	if u.NoSendBefore.After(now) {
 		line("next message", "%s", until(now, u.NoSendBefore))
+	}
+	line("outcomes", "%s", counted(u.Outcomes))
+	if u.LastError != "" {
+		line("last error", "%s", u.LastError)
 	}
 }
 

@@ -77,7 +77,7 @@ func TestEverySettingCanBeSetInTheEnvironmentAndInTheFile(t *testing.T) {
 		"upstream.recipients_per_transaction": "50", "upstream.rules": "[{class: rate, code: 454}]", "quota.recipients_per_day": "12",
 		"upstream.auth": "plain", "upstream.server_name": "r.example", "upstream.oauth_algorithm": "RS256",
 		"upstream.slowness": "gain",
-		"routes":            "[{from: a.example, upstream: b, url: smtp://b.example}]",
+		"routes":            "[{from: a.example, upstream: b, url: 'smtp://b.example'}]",
 		"dkim.keys":         "[{key_file: ../dkim/testdata/ed25519.pem, selector: s}]",
 	}
 	elsewhere := []string{fileSetting, "upstream.rules_file", "dkim.keys_file", "routes_file", // need files, or exclude others

@@ -133,6 +133,7 @@ func (r *routesReader) patterns(key string, value any) (list []route.Pattern) {
 // upstream reads the settings of an upstream. What is set for all stays: our name, the rules about replies, the scale of time.
 func (r *routesReader) upstream(name string, own map[string]any) Upstream {
 	c := Default()
+	decoded := len(r.faults)
 	r.applyTo(&c, own)
 	c.Upstream.Hostname, c.Upstream.Rules = r.cfg.Hostname, r.cfg.Upstream.Rules
 	c.Upstream.OAuth = c.OAuth.Enabled()
@@ -146,7 +147,10 @@ func (r *routesReader) upstream(name string, own map[string]any) Upstream {
 		for _, component := range []string{"upstream: ", "oauth: ", "flowctl: validate "} {
 			text = strings.TrimPrefix(text, component)
 		}
-		r.fault("%s", text)
+		subject := r.where + text[:strings.Index(text, ":")+1]
+		if !slices.ContainsFunc(r.faults[decoded:], func(known error) bool { return strings.HasPrefix(known.Error(), subject) }) {
+			r.fault("%s", text)
+		}
 	}
 	if door := r.frontDoor(c.Upstream); door != "" && len(r.faults) == before {
 		r.fault("url: is our own front door, %s", door)
