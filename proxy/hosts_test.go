@@ -28,12 +28,11 @@ type internet struct {
 
 // site is one address: a relay, or something worse.
 type site struct {
-	relay             *relay.Relay
-	up                *memconn.Listener
-	hangs, refuses    bool
-	dials, dialing    int
-	most              int // dialling at one time
-	seen, established int
+	relay          *relay.Relay
+	up             *memconn.Listener
+	hangs, refuses bool
+	dials, dialing int
+	most           int // dialling at one time
 }
 
 func newInternet(t *testing.T) *internet {
@@ -42,6 +41,13 @@ func newInternet(t *testing.T) *internet {
 
 // put makes a relay answer at an address of a name.
 func (n *internet) put(name, ip string, rc relay.Config) *site {
+	s := n.serve(ip, rc)
+	n.set(func() { n.names[name] = append(n.names[name], ip) })
+	return s
+}
+
+// serve makes a relay answer at an address, in place of what was there.
+func (n *internet) serve(ip string, rc relay.Config) *site {
 	s := &site{relay: relay.New(rc), up: memconn.Listen()}
 	go func() {
 		if err := s.relay.Serve(s.up); err != nil {
@@ -49,10 +55,7 @@ func (n *internet) put(name, ip string, rc relay.Config) *site {
 		}
 	}()
 	n.t.Cleanup(s.relay.Close)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.sites[net.JoinHostPort(ip, "25")] = s
-	n.names[name] = append(n.names[name], ip)
+	n.set(func() { n.sites[net.JoinHostPort(ip, "25")] = s })
 	return s
 }
 
