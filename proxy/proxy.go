@@ -118,6 +118,7 @@ func (p *Proxy) build(now time.Time, found *recovery) error {
 			return err
 		}
 	}
+	d.forgetStrangers()
 	found.ids.Seen(message.ID(p.journal.MaxID()))
 	found.into(d, now)
 	if n := d.counts.recovered; n > 0 {

@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"encoding/binary"
+	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -33,6 +35,29 @@ func (d *lane) blob(kind string) string {
 		return kind
 	}
 	return kind + "/" + d.name
+}
+
+// blobNames lists the upstreams of which there are blobs, separated by commas.
+const blobNames = "upstreams"
+
+// forgetStrangers removes what is known of upstreams that are not configured any more, since the journal has room for few names. It
+// is called before anything is learnt.
+func (d *dispatcher) forgetStrangers() {
+	var names []string
+	for _, l := range d.lanes[1:] {
+		names = append(names, l.name)
+	}
+	before := string(d.journal.Blob(blobNames))
+	for name := range strings.SplitSeq(before, ",") {
+		if name != "" && !slices.Contains(names, name) {
+			for _, kind := range []string{blobFlow, blobPauses, blobFuse} {
+				d.recorder.put((&lane{name: name}).blob(kind), nil)
+			}
+		}
+	}
+	if now := strings.Join(names, ","); now != before {
+		d.recorder.put(blobNames, []byte(now))
+	}
 }
 
 // restoreBlobs takes back what earlier runs learnt. What cannot be read is learnt again.

@@ -331,5 +331,12 @@ func TestEachUpstreamIsRememberedByItsName(t *testing.T) {
 		if got := ceilings(); !slices.Equal(got, []int{5, 0, 3}) {
 			t.Errorf("after a restart: %v", got)
 		}
+		w.finish()
+		w.cfg.Others, w.cfg.Table = nil, nil
+		w.start()
+		time.Sleep(time.Second)
+		if b := w.proxy.journal.Blob("flow/a"); b != nil || w.proxy.journal.Blob("flow") == nil || w.proxy.journal.Blob(blobNames) != nil {
+			t.Error("what is known of upstreams that are gone is kept")
+		}
 	})
 }
