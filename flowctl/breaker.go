@@ -15,24 +15,7 @@ const (
 	reputationMin = 5 * time.Minute
 	reputationMax = 30 * time.Minute
 	retryAfterMax = 4 * time.Hour // the longest pause that a reply may ask for
-	addressesMax  = 64            // of one upstream
 )
-
-// address is one network address of the upstream and its circuit breaker: closed; or open, until a
-// trial brings an answer.
-type address struct {
-	name        string
-	established int
-	dialing     int
-	planned     int // dials in the plan being made
-	fails       int // in a row without an answer
-	wait        backoff
-	retryAt     time.Time // no dial before
-	open        bool
-	openWait    time.Duration
-	openUntil   time.Time // no trial before
-	trial       ConnID    // dialled while open, or trying a transaction; 0: none
-}
 
 // backoff is a pause that doubles each time. The zero value begins at the minimum.
 type backoff struct {
@@ -54,70 +37,6 @@ func (b *backoff) next(now time.Time, least, most time.Duration) time.Duration {
 // named returns the pause a reply asked for, within bounds; 0: none.
 func named(o Outcome) time.Duration { return max(0, min(o.RetryAfter, retryAfterMax)) }
 
-// SetAddresses replaces the upstream's addresses, in order of preference among equally loaded ones; what is
-// known of those that stay is kept. Connections to others live on. Names beyond the first
-// 64 and repeated ones are dropped; none at all means the one address "".
-func (c *Controller) SetAddresses(now time.Time, addrs []string) {
-	now = c.advance(now)
-	next := make([]address, 0, max(len(addrs), 1))
-	for _, name := range addrs {
-		if len(next) >= addressesMax {
-			break
-		}
-		next = addAddress(next, c.addrs, name)
-	}
-	if len(next) == 0 {
-		next = addAddress(next, c.addrs, "")
-	}
-	c.addrs = next
-	for i := range c.conns {
-		c.conns[i].addr = c.lookup(c.conns[i].name)
-	}
-	c.recount()
-	c.settle(now)
-}
-
-func addAddress(next, known []address, name string) []address {
-	for i := range next {
-		if next[i].name == name {
-			return next
-		}
-	}
-	for i := range known {
-		if known[i].name == name {
-			return append(next, known[i])
-		}
-	}
-	return append(next, address{name: name})
-}
-
-// recount gives each address its connections again, after the list changed.
-func (c *Controller) recount() {
-	for i := range c.addrs {
-		c.addrs[i].established, c.addrs[i].dialing = 0, 0
-	}
-	for i := range c.conns {
-		k := &c.conns[i]
-		a := c.address(k)
-		switch {
-		case a == nil:
-		case k.established:
-			a.established++
-		default:
-			a.dialing++
-		}
-	}
-}
-
-func (c *Controller) lookup(name string) int {
-	for i := range c.addrs {
-		if c.addrs[i].name == name {
-			return i
-		}
-	}
-	return unlisted
-}
-
 // failed counts an attempt at k's address that brought no answer. live is how many connections there
 // could have answered, this one included.
 func (c *Controller) failed(now time.Time, k *conn, live int, o Outcome) {
@@ -131,7 +50,7 @@ func (c *Controller) failed(now time.Time, k *conn, live int, o Outcome) {
 		c.open(now, a, o)
 	case !a.open && a.fails >= max(tripMin, tripCohorts*min(live, int(c.width))):
 		c.open(now, a, o)
-		c.log.add(Move{At: now, What: "address", From: 1, To: 0, Reason: "no answer", Text: a.name})
+		c.log.add(Move{At: now, What: "address", From: 1, To: 0, Reason: "no answer", Text: a.Name})
 	}
 }
 
@@ -152,9 +71,9 @@ func (c *Controller) answered(now time.Time, k *conn) {
 		return
 	}
 	if a.open {
-		c.log.add(Move{At: now, What: "address", From: 0, To: 1, Reason: reasonRestart, Text: a.name})
+		c.log.add(Move{At: now, What: "address", From: 0, To: 1, Reason: reasonRestart, Text: a.Name})
 	}
-	a.fails, a.open, a.openWait, a.trial = 0, false, 0, 0
+	a.known, a.fails, a.open, a.openWait, a.trial = true, 0, false, 0, 0
 }
 
 // delayDial paces the dials to an address where one failed.
@@ -196,38 +115,6 @@ func (c *Controller) allOpen() bool {
 	}
 	return true
 }
-
-// readyAt returns when the address may be dialled; ok is false while an event must come first.
-func (a *address) readyAt() (t time.Time, ok bool) {
-	switch inFlight := a.dialing + a.planned; {
-	case a.open:
-		return later(a.retryAt, a.openUntil), a.trial == 0 && inFlight == 0
-	case a.fails > 0:
-		return a.retryAt, inFlight == 0 // one at a time, until it answers
-	default:
-		return a.retryAt, true
-	}
-}
-
-// pick returns the address to dial next: the one with the fewest connections of those that may be dialled
-// now. Without one, wake is when the first may be; zero: not before an event.
-func (c *Controller) pick(now time.Time) (best *address, wake time.Time) {
-	for i := range c.addrs {
-		a := &c.addrs[i]
-		switch t, ok := a.readyAt(); {
-		case !ok:
-		case t.After(now):
-			if wake.IsZero() || t.Before(wake) {
-				wake = t
-			}
-		case best == nil || a.load() < best.load():
-			best = a
-		}
-	}
-	return best, wake
-}
-
-func (a *address) load() int { return a.established + a.dialing + a.planned }
 
 func later(a, b time.Time) time.Time {
 	if b.After(a) {

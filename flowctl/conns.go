@@ -89,7 +89,7 @@ func (c *Controller) retire(allowed int) {
 	}
 	for _, busy := range [...]bool{false, true} {
 		for i := len(c.conns) - 1; i >= 0 && staying > allowed; i-- {
-			if k := &c.conns[i]; k.established && !k.retiring && (k.sending > 0) == busy {
+			if k := &c.conns[i]; k.established && !k.retiring && (k.sending > 0) == busy && !c.onTrial(k) {
 				k.retiring = true
 				staying--
 			}

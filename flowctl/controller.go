@@ -22,6 +22,8 @@ type Controller struct {
 	addrs       []address // never empty
 	established int       // of conns
 	dialing     int       // of conns
+	expecting   int       // of those, when the last plan was made: dials that are expected to become connections
+	lateAt      time.Time // when the first of these will not be any more; zero: with one address, never
 	busy        int       // of conns: with a transaction in flight
 
 	width      float64 // connections
@@ -90,7 +92,7 @@ func New(cfg Config, seed uint64, now time.Time) (*Controller, error) {
 	cfg = cfg.resolved()
 	c := &Controller{
 		cfg: cfg, now: now, width: 1, slowStart: true, slowReason: reasonLearning, stateReason: reasonLearning,
-		addrs: []address{{}},
+		addrs: []address{{Address: Address{Weight: 1}}},
 	}
 	c.rng.Seed(seed, 0)
 	c.pace.configure(now, cfg.PerSecond, cfg.Scale)

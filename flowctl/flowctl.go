@@ -158,9 +158,10 @@ type Demand struct {
 // Plan says what may happen now. It describes the state wanted: a plan that was not carried out is
 // given again, and one that names a connection to retire names it until it is Closed.
 type Plan struct {
-	Dial   []string      // addresses to dial now, at most MaxDials in flight in total; borrowed until the next call
+	Dial   []string      // addresses to dial now, at most MaxDials in flight, beside one to each of several that does not answer; borrowed until the next call
 	Retire []ConnID      // close after the current transaction, feed no more; borrowed until the next call
 	Send   int           // how many further transactions may be started now, each on an idle connection that is not in Retire
+	Try    ConnID        // an idle connection that is to have the first of them: whether it serves is not known; 0: none
 	Ahead  int           // how many more may be queued behind a running one, one a connection; counts for itself, beside Send
 	SendAt time.Time     // earliest time when more may be started, when Send is 0 because of rate, pause, breaker or stop; zero: not known, or now
 	Linger time.Duration // how long an idle connection may be kept; ask again after closing one, the last may stay longer

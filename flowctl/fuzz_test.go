@@ -105,7 +105,7 @@ func (w *chaos) step() {
 	case 8:
 		c.Closed(w.now, w.id(), w.outcome())
 	case 9:
-		c.SetAddresses(w.now, [][]string{nil, {"a"}, {"a", "b"}, {"b", "c", "b"}}[w.of(4)])
+		c.SetAddresses(w.now, equals([][]string{nil, {"a"}, {"a", "b"}, {"b", "c", "b"}}[w.of(4)]...))
 	case 10:
 		c.SetHint(w.now, Hint{Grant: w.of(6) - 1, Until: w.now.Add(w.duration() % (100 * 24 * time.Hour))})
 	case 11:

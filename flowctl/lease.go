@@ -99,7 +99,7 @@ func (c *Controller) beginLease(now time.Time, k *conn, took time.Duration) {
 
 // endLeases marks the connections that have been held long enough.
 func (c *Controller) endLeases(now time.Time, p *Plan) {
-	if c.granted(now) || c.stop.on || c.down || c.dialAt.After(now) || c.sendAt.After(now) || c.dialing > 0 {
+	if c.granted(now) || c.stop.on || c.down || c.dialAt.After(now) || c.sendAt.After(now) || c.expected(now) > 0 {
 		return // a budget gives and takes by itself; what cannot be taken again is not given up; nor is it for a dial of our own
 	}
 	for i := range c.conns {

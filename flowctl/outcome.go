@@ -13,6 +13,10 @@ func (c *Controller) dialFailed(now time.Time, k *conn, o Outcome) {
 		}
 		c.failed(now, k, live, o)
 	case Overload:
+		if c.othersServe(a) {
+			c.failed(now, k, 1+a.established+a.dialing, o) // its own trouble: the width is not cut for one of several
+			break
+		}
 		// Not told apart from a reply that never came, so no answer for the breaker, and no failure either.
 		c.overloaded(now, o)
 		if a != nil && a.open && a.trial == k.id {
@@ -67,7 +71,10 @@ func (c *Controller) transaction(now time.Time, k *conn, o Outcome) {
 		if o.RetryAfter > 0 {
 			c.pauseSends(now, named(o), reasonOverload)
 		}
-		if a := c.address(k); a != nil && a.open && a.trial == k.id {
+		switch a := c.address(k); {
+		case c.othersServe(a):
+			c.failed(now, k, a.established+a.dialing, o) // one that is overloaded for good is given up
+		case a != nil && a.open && a.trial == k.id:
 			c.open(now, a, o)
 		}
 	case Busy:

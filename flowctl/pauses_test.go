@@ -134,7 +134,7 @@ func TestAnyAnswerClosesTheBreaker(t *testing.T) {
 
 func TestOneBadAddressDoesNotStopTheOthers(t *testing.T) {
 	f := newFlow(t, Config{})
-	f.SetAddresses(epoch, []string{"a", "b", "a", "c"})
+	f.SetAddresses(epoch, equals("a", "b", "a", "c"))
 	f.width = 12
 	named := map[string]int{}
 	now := 0.0
@@ -166,7 +166,7 @@ func TestOneBadAddressDoesNotStopTheOthers(t *testing.T) {
 	if s := f.Snapshot(at(now)); s.OpenAddrs != 1 || s.Addrs != 3 {
 		t.Errorf("%d of %d addresses open", s.OpenAddrs, s.Addrs)
 	}
-	f.SetAddresses(at(now), []string{"d"})
+	f.SetAddresses(at(now), equals("d"))
 	f.Closed(at(now), f.conns[0].id, Outcome{}) // of an address that is gone
 	if p := f.plan(now, 100); len(p.Dial) != 0 && p.Dial[0] != "d" {
 		t.Errorf("dials %q", p.Dial)
@@ -437,7 +437,7 @@ func TestTheAddressesAreBounded(t *testing.T) {
 	for i := range 3 * addressesMax {
 		names = append(names, string(rune('0'+i)))
 	}
-	f.SetAddresses(epoch, names)
+	f.SetAddresses(epoch, equals(names...))
 	if len(f.addrs) != addressesMax {
 		t.Errorf("%d addresses", len(f.addrs))
 	}

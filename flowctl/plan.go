@@ -11,9 +11,7 @@ func (c *Controller) Plan(now time.Time, d Demand) Plan {
 	now = c.advance(now)
 	c.dialBuf = c.dialBuf[:0]
 	c.excess = false
-	for i := range c.addrs {
-		c.addrs[i].planned = 0
-	}
+	c.lookAtDials(now)
 	ready := max(0, min(d.Ready, demandMax))
 	if c.turn.demand(now, ready > 0 || c.busy > 0) {
 		c.forgetPlaces(now)
@@ -31,6 +29,7 @@ func (c *Controller) Plan(now time.Time, d Demand) Plan {
 	c.forgetOthers(now)
 	c.endLeases(now, &p)
 	c.endFull(now)
+	c.leaveOpen()
 	c.retire(c.room(now))
 	p.Retire, p.Linger = c.retireBuf, c.linger(now, ready)
 	switch {
@@ -45,6 +44,9 @@ func (c *Controller) Plan(now time.Time, d Demand) Plan {
 		c.planTrial(now, &p)
 	default:
 		c.planFlow(now, ready, &p)
+	}
+	if p.Send > 0 {
+		p.Try = c.toTry()
 	}
 	p.State, p.Reason = c.settle(now)
 	p.Dial = c.dialBuf
@@ -90,11 +92,12 @@ func (c *Controller) planFlow(now time.Time, ready int, p *Plan) {
 	c.excess = c.busy+ready > allowed
 	p.Send = max(0, min(idle, allowed-c.busy, ready))
 	yielding, look := c.yielding(now)
-	need := min(allowed-yielding, c.busy+ready) - c.established - c.dialing
+	need := min(allowed-yielding, c.busy+ready) - c.established - c.expecting
+	p.wakeAt(now, c.lateAt)
 	switch {
 	case need > 0:
 		c.planDials(now, c.atOnce(need), p)
-	case c.excess && c.dialing == 0:
+	case c.excess && c.expecting == 0:
 		c.planProbe(now, allowed, p)
 	}
 	if c.busy+ready > c.established && yielding > 0 {
@@ -102,7 +105,10 @@ func (c *Controller) planFlow(now time.Time, ready int, p *Plan) {
 	}
 	// What every idle connection, every dial and every dial to come leave over may queue behind a running one.
 	if c.busy <= allowed {
-		p.Ahead = max(0, min(c.ahead(now), ready-max(idle, p.Send)-c.dialing-max(need, 0)))
+		p.Ahead = max(0, min(c.ahead(now), ready-max(idle, p.Send)-c.expecting-max(need, 0)))
+	}
+	if c.toTry() != 0 {
+		p.Ahead = 0 // so that somebody ends, and it is its turn
 	}
 	if p.Send == 0 && c.established == 0 && c.dialing == 0 && len(c.dialBuf) == 0 && p.SendAt.IsZero() {
 		p.SendAt = p.Wake
@@ -112,7 +118,7 @@ func (c *Controller) planFlow(now time.Time, ready int, p *Plan) {
 // atOnce returns how many of n dials may be in flight: where others wait too, each may be refused, and one refusal says it all.
 func (c *Controller) atOnce(n int) int {
 	if c.lease.contended() && !c.slowStart {
-		return min(n, 1-c.dialing)
+		return min(n, 1-c.expecting)
 	}
 	return n
 }
@@ -123,14 +129,20 @@ func (c *Controller) planDials(now time.Time, n int, p *Plan) {
 		p.wakeAt(now, c.dialAt)
 		return
 	}
-	for n = min(n, MaxDials-c.dialing); n > 0; n-- {
+	for n = min(n, MaxDials-c.expecting); n > 0; {
 		a, wake := c.pick(now)
 		if a == nil {
 			p.wakeAt(now, wake)
 			return
 		}
 		a.planned++
-		c.dialBuf = append(c.dialBuf, a.name)
+		c.dialBuf = append(c.dialBuf, a.Name)
+		if len(c.addrs) > 1 {
+			p.wakeAt(now, now.Add(c.patience()))
+		}
+		if len(c.addrs) == 1 || !a.doubtful() { // one that may not answer is dialled on top
+			n--
+		}
 	}
 }
 
@@ -152,15 +164,16 @@ func (c *Controller) planProbe(now time.Time, allowed int, p *Plan) {
 // transaction on it. What is idle is tried before a dial.
 func (c *Controller) planTrial(now time.Time, p *Plan) {
 	for i := range c.addrs {
-		if id := c.addrs[i].trial; id != 0 {
-			p.Send = c.trialSend(now, id)
+		if a := &c.addrs[i]; a.trial != 0 && a.late == 0 { // one that hangs does not keep the others from being tried
+			p.Send = c.trialSend(now, a.trial)
+			p.wakeAt(now, c.lateAt)
 			return
 		}
 	}
 	var until time.Time
 	for i := range c.addrs {
-		if t := c.addrs[i].openUntil; i == 0 || t.Before(until) {
-			until = t
+		if a := &c.addrs[i]; a.late == 0 && (until.IsZero() || a.openUntil.Before(until)) {
+			until = a.openUntil
 		}
 	}
 	switch {
@@ -168,7 +181,7 @@ func (c *Controller) planTrial(now time.Time, p *Plan) {
 		p.wakeAt(now, until)
 	case c.idle() > 0 && c.busy < c.allowed(now):
 		p.Send = 1
-	case c.established+c.dialing < c.allowed(now):
+	case c.established+c.expecting < c.allowed(now):
 		c.planDials(now, 1, p)
 	}
 	if p.Send == 0 {
@@ -197,7 +210,7 @@ func (c *Controller) planStopped(now time.Time, p *Plan) {
 		p.wakeAt(now, s.next)
 	case c.idle() > 0 && c.busy < c.allowed(now):
 		p.Send = 1
-	case c.dialing == 0 && c.established < c.allowed(now):
+	case c.expecting == 0 && c.established < c.allowed(now):
 		c.planDials(now, 1, p)
 	}
 	if p.Send == 0 {

@@ -31,7 +31,7 @@ func (f *flow) connect(s float64, n int) ConnID {
 	first := f.last + 1
 	for range n {
 		f.last++
-		f.DialStart(at(s), f.last, f.addrs[0].name)
+		f.DialStart(at(s), f.last, f.addrs[0].Name)
 		f.DialDone(at(s), f.last, Outcome{})
 		if k := f.find(f.last); k != nil && !f.leased {
 			k.lease = at(1e9)
@@ -43,7 +43,7 @@ func (f *flow) connect(s float64, n int) ConnID {
 // dial lets one dial begin at s seconds and end at e in class.
 func (f *flow) dial(s, e float64, class Class) {
 	f.last++
-	f.DialStart(at(s), f.last, f.addrs[0].name)
+	f.DialStart(at(s), f.last, f.addrs[0].Name)
 	f.DialDone(at(e), f.last, Outcome{Class: class, Stage: StageGreeting, Started: at(s)})
 }
 

@@ -50,6 +50,7 @@ func (c *Controller) connected(now time.Time, k *conn, o Outcome) {
 	c.established++
 	if a := c.address(k); a != nil {
 		a.established++
+		a.known = true
 	}
 	c.authWait = backoff{}
 	c.beginLease(now, k, o.Took)
@@ -141,7 +142,7 @@ func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 	c.setCeiling(now, to, reasonRefused, o.Text)
 	c.setWidth(now, min(c.width, float64(to)), reasonRefused, o.Text)
 	switch {
-	case c.established == 0 && c.dialing == 0:
+	case c.established == 0 && c.expected(now) == 0:
 		c.turn.waits = true
 		c.lease.lost, c.lease.won = now, 0 // others hold all there is
 		c.pauseDials(now, max(c.knock(now, k.look > 0), named(o)), reasonNoneFree)

@@ -26,7 +26,7 @@ type accepter struct {
 	addresses string // hash or plain
 	ids       *message.IDs
 	intake    *intake
-	group     int          // recipients of one delivery
+	router    *router
 	refusing  atomic.Bool  // for want of room
 	refusedAt atomic.Int64 // Unix nanoseconds, the last time
 }
@@ -101,7 +101,7 @@ func (m *accepting) Commit(env *message.Envelope) error {
 	if err := m.draft.Commit(meta); err != nil {
 		return m.refusal(err)
 	}
-	m.intake.add(arrival{id: env.ID, received: env.Received, recipients: len(env.To), groups: firstGroups(env, m.group)})
+	m.intake.add(arrival{id: env.ID, received: env.Received, recipients: len(env.To), groups: m.router.groups(env)})
 	m.log.Info("accepted",
 		zap.Stringer("id", env.ID),
 		zap.String("from", showAddress(m.addresses, env.From)),
@@ -110,21 +110,6 @@ func (m *accepting) Commit(env *message.Envelope) error {
 		zap.String("client", env.Client),
 		zap.Duration("took", time.Since(env.Received)))
 	return nil
-}
-
-// firstGroups cuts a new message into deliveries of at most limit recipients.
-func firstGroups(env *message.Envelope, limit int) []queue.Group {
-	all := indices(len(env.To))
-	if len(all) <= limit {
-		return []queue.Group{{Key: groupKey(env, all)}}
-	}
-	var groups []queue.Group
-	for len(all) > 0 {
-		n := min(len(all), limit)
-		groups = append(groups, queue.Group{Key: groupKey(env, all[:n]), To: all[:n:n]})
-		all = all[n:]
-	}
-	return groups
 }
 
 // showAddress writes an address as the configuration wants it in logs.

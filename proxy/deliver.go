@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,45 +11,30 @@ import (
 	"github.com/mailweir/mailweir/flowctl"
 	"github.com/mailweir/mailweir/proxy/config"
 	"github.com/mailweir/mailweir/proxy/dkim"
+	"github.com/mailweir/mailweir/proxy/journal"
 	"github.com/mailweir/mailweir/proxy/message"
 	"github.com/mailweir/mailweir/proxy/queue"
 	"github.com/mailweir/mailweir/proxy/upstream"
 )
 
-// dispatcher decides what is sent when. One goroutine owns it, and with it the queue and the controller, so that
-// neither needs a lock. It does no I/O, and waits for the disk only when maxUnwritten decisions do. Everything that
+// dispatcher decides what is sent when. One goroutine owns it, and with it the queue and the lanes with their controllers, so that
+// nothing needs a lock. It does no I/O, and waits for the disk only when maxUnwritten decisions do. Everything that
 // happens elsewhere reaches it as a function to call.
 type dispatcher struct {
-	cfg     config.Config
-	log     *zap.Logger
-	address string // of the upstream
+	cfg config.Config
+	log *zap.Logger
 
 	queue    *queue.Queue
-	flow     *flowctl.Controller
-	fuse     fuse
-	pool     *pool
+	lanes    []*lane // one for each upstream; the first is the default one. Never empty
+	router   *router
+	journal  *journal.Journal
 	recorder *recorder
 	intake   *intake
 	dead     morgue
 	failures map[message.ID]failure // messages of which a recipient has failed and others are pending
 	reasons  map[queue.Ref]string   // why a delivery waits; bounded by maxReasons
 
-	links    map[flowctl.ConnID]*link
-	lastConn flowctl.ConnID
-	prepared []*job // loaded, and waiting for a connection
-	loading  int
-	oldest   time.Time // of what the last plan knew to wait: since when; zero: nothing waited
-
 	relieved   time.Time     // when room was last looked for among the dead
-	fuseSaved  time.Duration // what the journal has of the fuse
-	learnt     learnt        // and what it has of the controller
-	held       held
-	quotaWait  time.Duration // until the last probe of a quota; 0: a message was taken since
-	took       time.Duration // of the last transaction
-	secrets    *secrets      // looked at while held for a fault of a dial
-	eager      bool          // a changed secret is being tried
-	tlsFaults  int           // dials in a row that failed at TLS
-	teller     teller
 	stopping   bool          // nothing is started any more
 	empty      chan struct{} // closed when nothing is pending and nothing will come; nil: nobody waits for it
 	drainBy    time.Time     // until when whoever waits for empty would wait
@@ -56,8 +42,6 @@ type dispatcher struct {
 	finished   chan struct{} // closed when run returns
 	afterwards sync.Mutex    // serialises who looks after that
 	counts     counts
-	lastDial   string // the last failure to dial, so that repeats are not logged again
-	lastError  string
 	pulse      *pulse
 }
 
@@ -69,10 +53,10 @@ type failure struct {
 
 // counts are since the start, in messages unless the name says otherwise.
 type counts struct {
-	accepted, recovered, delivered, dead    uint64
-	recipientsDelivered, recipientsFailed   uint64
-	transactions, duplicatesPossible, dials uint64
-	lastDelivered                           time.Time
+	accepted, recovered, delivered, dead  uint64
+	recipientsDelivered, recipientsFailed uint64
+	duplicatesPossible                    uint64
+	lastDelivered                         time.Time
 }
 
 const (
@@ -87,6 +71,8 @@ const (
 	tick = 10 * time.Second
 	// behindPause is the wait for the journal to catch up with the decisions.
 	behindPause = 20 * time.Millisecond
+	// addressesTold is for how many addresses the log's last word is remembered.
+	addressesTold = 128
 	// tlsFaultsMax is how many dials in a row may fail at TLS. An upstream that answers and yet brings no TLS about is not busy.
 	tlsFaultsMax = 5
 )
@@ -101,9 +87,11 @@ func (d *dispatcher) run(stop <-chan struct{}) {
 		d.pulse.beat(now)
 		d.takeIn(now)
 		wake := d.pump(now)
-		if d.stopping && len(d.links) == 0 && d.loading == 0 {
-			d.giveBackPrepared()
-			d.remember(now)
+		if d.stopping && d.idle() {
+			for _, l := range d.lanes {
+				l.giveBackPrepared()
+				l.remember(now)
+			}
 			return
 		}
 		timer.Reset(time.Until(wake))
@@ -117,8 +105,15 @@ func (d *dispatcher) run(stop <-chan struct{}) {
 			d.closeAll()
 			stop = nil
 		}
-		d.logMoves(time.Now())
+		for _, l := range d.lanes {
+			l.logMoves(time.Now())
+		}
 	}
+}
+
+// idle reports whether nothing is under way any more.
+func (d *dispatcher) idle() bool {
+	return !slices.ContainsFunc(d.lanes, func(l *lane) bool { return len(l.links) > 0 || l.loading > 0 || l.names.asking })
 }
 
 // moreEvents handles what else has arrived before anything new is planned.
@@ -161,51 +156,34 @@ func (d *dispatcher) takeIn(now time.Time) {
 	}
 }
 
-// pump starts what may be started, and returns when to look again.
+// pump has every lane start what it may start, and returns when to look again. No lane waits for another.
 func (d *dispatcher) pump(now time.Time) (wake time.Time) {
 	wake = now.Add(tick)
 	d.buryDead(now)
-	if d.fuse.spend(d.cfg.Queue.ExpireAfter) {
-		d.log.Error("held for as long as a message may wait, refusals stand from now on", d.reply(d.held.why))
-		d.flow.Resume(now)
+	for _, l := range d.lanes {
+		l.keep(now)
 	}
-	d.rememberFuse()
-	d.rememberSometimes(now)
 	if d.stopping {
 		return wake
 	}
 	if d.recorder.behind() {
 		return now.Add(behindPause)
 	}
-	ready := d.queue.Ready(now)
-	plan := d.flow.Plan(now, d.demand(now))
-	if d.held.why != "" && plan.State != flowctl.Stopped {
-		d.resumed(now)
-	}
-	d.retire(now, plan.Retire)
-	dials := plan.Dial
-	if d.pool.mayNotSign() && len(d.prepared) == 0 {
-		dials = nil // not before there is something that may be sent
-	}
-	for _, addr := range dials {
-		d.dial(now, addr)
-	}
-	left := d.assign(now, plan)
-	d.load(now, plan, len(plan.Dial)-len(dials))
-	d.reportEmpty(plan)
-	lingerEnd := d.closeIdle(now, plan.Linger, min(left, len(d.prepared)+d.loading))
-	stallEnd := d.takeBackStalled(now)
-	d.report(now, plan, ready > 0 || len(d.prepared) > 0)
-	for _, t := range []time.Time{plan.Wake, plan.SendAt, d.queue.NextDue(), lingerEnd, stallEnd} {
-		if t.After(now) && t.Before(wake) {
-			wake = t
+	for _, l := range d.lanes {
+		if next := l.pump(now); next.Before(wake) {
+			wake = next
 		}
+	}
+	d.reportEmpty()
+	d.report(now)
+	if next := d.queue.NextDue(); next.After(now) && next.Before(wake) {
+		wake = next
 	}
 	return wake
 }
 
 // demand is what waits and is not on a connection: in the queue, being loaded, or loaded.
-func (d *dispatcher) demand(now time.Time) flowctl.Demand {
+func (d *lane) demand(now time.Time) flowctl.Demand {
 	oldest := d.queue.ReadySince(now)
 	switch {
 	case len(d.prepared) > 0: // in the order in which they left the queue
@@ -217,39 +195,40 @@ func (d *dispatcher) demand(now time.Time) flowctl.Demand {
 	return flowctl.Demand{Ready: d.queue.Ready(now) + len(d.prepared) + d.loading, Oldest: oldest}
 }
 
-func (d *dispatcher) dial(now time.Time, addr string) {
+func (d *lane) dial(now time.Time, addr string) {
 	d.lastConn++
-	d.counts.dials++
-	l := &link{id: d.lastConn, feed: make(chan *upstream.Job, maxFed)}
+	d.dials++
+	l := &link{id: d.lastConn, addr: addr, feed: make(chan *upstream.Job, maxFed)}
 	d.links[l.id] = l
 	d.flow.DialStart(now, l.id, addr)
-	if addr == "" {
-		addr = d.address
-	}
 	d.pool.dial(l, addr, linkEvents{dialed: d.dialed, result: d.result, ended: d.ended})
 }
 
-func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowctl.Outcome) {
+func (d *lane) dialed(now time.Time, l *link, conn *upstream.Conn, o flowctl.Outcome) {
 	if o.Stage == flowctl.StageTLS && o.Class == flowctl.Unavailable {
 		if d.tlsFaults++; d.tlsFaults >= tlsFaultsMax {
 			o.Class = flowctl.Misconfigured
 		}
 	}
+	if o.Class == flowctl.Misconfigured && o.Stage != flowctl.StageAuth && d.flow.OthersServe(l.addr) {
+		o.Class = flowctl.Unavailable // one of several has a bad certificate, or turns us away: the others go on
+	}
 	d.flow.DialDone(now, l.id, o)
 	if conn != nil {
 		l.conn, l.idleSince = conn, now
-		d.lastDial, d.eager, d.tlsFaults = "", false, 0
+		delete(d.lastDial, l.addr)
+		d.eager, d.tlsFaults = false, 0
 		return
 	}
 	delete(d.links, l.id)
 	d.lastError = o.Text
-	if what := o.Class.String() + " " + o.Stage.String(); what != d.lastDial {
-		d.lastDial = what
+	if what := o.Class.String() + " " + o.Stage.String(); what != d.lastDial[l.addr] {
+		d.noteDial(l.addr, what)
 		log := d.log.Warn
 		if o.Class == flowctl.Busy && d.teller.shared {
 			log = d.log.Debug // somebody else's turn; the state tells that
 		}
-		log("no connection", zap.Stringer("class", o.Class), zap.Stringer("stage", o.Stage), d.reply(o.Text))
+		log("no connection", zap.String("address", l.addr), zap.Stringer("class", o.Class), zap.Stringer("stage", o.Stage), d.reply(o.Text))
 	}
 	eager := d.eager
 	d.eager = false
@@ -272,11 +251,22 @@ func (d *dispatcher) dialed(now time.Time, l *link, conn *upstream.Conn, o flowc
 	}
 }
 
+// noteDial remembers why an address could not be dialled, of a bounded number: names lead to ever new ones.
+func (d *lane) noteDial(addr, what string) {
+	if len(d.lastDial) >= addressesTold {
+		clear(d.lastDial)
+	}
+	d.lastDial[addr] = what
+}
+
 // assign gives loaded messages to connections: first to idle ones, then one more to those that are busy, whose
 // commands save a round trip. It returns how many more idle ones may be used.
-func (d *dispatcher) assign(now time.Time, plan flowctl.Plan) (left int) {
+func (d *lane) assign(now time.Time, plan flowctl.Plan) (left int) {
 	for left = plan.Send; left > 0; left-- {
-		l := d.idleLink()
+		l := d.links[plan.Try]
+		if l == nil || !l.idle() || left < plan.Send {
+			l = d.idleLink()
+		}
 		if l == nil || len(d.prepared) == 0 {
 			break
 		}
@@ -297,11 +287,13 @@ func (l *link) mayQueue() bool {
 	return l.conn != nil && !l.closing && len(l.jobs) == 1
 }
 
+func (l *link) idle() bool { return l.conn != nil && !l.closing && len(l.jobs) == 0 }
+
 // idleLink returns the connection that was used last, so that the others can go.
-func (d *dispatcher) idleLink() *link {
+func (d *lane) idleLink() *link {
 	var best *link
 	for _, l := range d.links {
-		if l.conn == nil || l.closing || len(l.jobs) > 0 {
+		if !l.idle() {
 			continue
 		}
 		if best == nil || l.idleSince.After(best.idleSince) || l.idleSince.Equal(best.idleSince) && l.id < best.id {
@@ -312,20 +304,20 @@ func (d *dispatcher) idleLink() *link {
 }
 
 // feed never blocks: the channel holds maxFed jobs, and l has fewer.
-func (d *dispatcher) feed(now time.Time, l *link) {
+func (d *lane) feed(now time.Time, l *link) {
 	j := d.prepared[0]
 	d.prepared = d.prepared[1:]
 	if len(l.jobs) == 0 {
 		l.busySince = now
 	}
 	l.jobs = append(l.jobs, j)
-	d.counts.transactions++
+	d.transactions++
 	d.flow.SendStart(now, l.id, 1, len(j.To))
 	l.feed <- &j.Job
 }
 
 // load has as many messages read as connections can soon take, those included that are not dialled yet.
-func (d *dispatcher) load(now time.Time, plan flowctl.Plan, undialled int) {
+func (d *lane) load(now time.Time, plan flowctl.Plan, undialled int) {
 	want := plan.Send + undialled
 	for _, l := range d.links {
 		if l.conn == nil {
@@ -347,14 +339,14 @@ func (d *dispatcher) load(now time.Time, plan flowctl.Plan, undialled int) {
 }
 
 // next is whose turn it is. A probe takes what came last: behind ten that were refused, the next ten may be refused too.
-func (d *dispatcher) next(now time.Time, s flowctl.State) (queue.Delivery, bool) {
+func (d *lane) next(now time.Time, s flowctl.State) (queue.Delivery, bool) {
 	if s == flowctl.Stopped {
 		return d.queue.NextNewest(now)
 	}
 	return d.queue.Next(now)
 }
 
-func (d *dispatcher) loaded(now time.Time, j *job, err error) {
+func (d *lane) loaded(now time.Time, j *job, err error) {
 	d.loading--
 	ref := j.delivery.Ref
 	switch {

@@ -1,11 +1,11 @@
-// Package proxy is mailweir: it accepts mail, keeps it in a journal, and delivers it to one upstream as fast as the
-// upstream can take it. This package ties the parts together; each part is a package below it and knows no other.
+// Package proxy is mailweir: it accepts mail, keeps it in a journal, and delivers it to one upstream, or several, as fast as each
+// can take it. This package ties the parts together; each part is a package below it and knows no other.
 //
 // # How to read it
 //
 // proxy.go makes and ends everything. accept.go is the way in: an application's message becomes bytes in the journal, and only when
 // they are synced the application hears 250. deliver.go is the way out: one goroutine, the dispatcher, owns the queue
-// and the flow controller and decides what is sent when; link.go has the goroutines that do it; settle.go takes what came of
+// and a lane for each upstream (lane.go), with its flow controller, and decides what is sent when; router.go says which lane, resolve.go where its hosts are; link.go has the goroutines that do it; settle.go takes what came of
 // it: judge.go says what the upstream's answer means for each recipient, fuse.go keeps one fault from bouncing a backlog; links.go
 // closes, hold.go holds and resumes, secrets.go looks for the cure; moves.go tells the log, remember.go the next start, what was learnt. record.go is what all of them leave in the journal, recorder.go writes it, recover.go reads it
 // at the start, and recovered.go and fate.go are how it keeps a million messages meanwhile. morgue.go keeps the dead; status.go and pulse.go say how things are.
@@ -20,7 +20,7 @@
 // # Who owns which goroutine
 //
 // Run starts and joins: one a listener and one a client (smtpd), the dispatcher, the loaders and one a
-// connection (pool), one that looks at files while a login is held (pool too), one a signature that a loader makes (dkim), the recorder,
+// connection (pool, one a lane), one that asks for names and one that looks at files while a login is held (pool too), one a signature that a loader makes (dkim), the recorder,
 // the journal's writer, syncer and keeper, and the two HTTP servers (admin). Nothing else starts one. The dispatcher never waits for
 // the network, and for the disk only when maxUnwritten decisions do; everybody else
 // reaches it by post.
@@ -53,5 +53,6 @@
 //	stage       where in a session                pending     messages not ended
 //	uncertain   it may have been delivered        left        messages that wait for the next start
 //	repeats     changes not told since            probe       between two tries of what is held
-//	key         where DNS has a signing key
+//	key         where DNS has a signing key       upstream    its name, where there are several
+//	address     one of an upstream's             addresses   all of them
 package proxy

@@ -44,7 +44,7 @@ func isAll(to []int, n int) bool {
 	return len(to) == n
 }
 
-// groups makes deliveries of the recipients that have not ended, in the room of buf: those with the same history go together. What was
+// groups makes deliveries of the recipients that have not ended, in the room of buf: those with the same history and route go together. What was
 // on its way at several crashes waits: see after.
 func (r *recovery) groups(buf []queue.Group, m *recovered, now time.Time, pause time.Duration) []queue.Group {
 	buf = buf[:0]
@@ -52,40 +52,52 @@ func (r *recovery) groups(buf []queue.Group, m *recovered, now time.Time, pause 
 	if p == nil {
 		p = new(parts)
 	}
-	if p.fates == nil && int(m.recipients) <= r.group { // nearly always
+	if r.oneDelivery(m, p) { // nearly always
 		if m.ended {
 			return buf
 		}
 		return append(buf, m.fate.after(now, pause).group(r.names.all[m.domain]))
 	}
-	at := map[fate]int{}
+	type kin struct {
+		fate
+		lane int
+	}
+	at := map[kin]int{}
 	for i := range int(m.recipients) {
-		x := m.fate
+		x, to := m.fate, m.domain
 		if p.fates != nil {
 			x = p.fates[i]
+		}
+		if p.domains != nil {
+			to = p.domains[i]
 		}
 		if x.ended {
 			continue
 		}
-		x = x.after(now, pause)
-		g, ok := at[x]
-		if !ok || len(buf[g].To) == r.group {
+		k := kin{x.after(now, pause), r.names.all[to].lane}
+		g, ok := at[k]
+		if !ok || len(buf[g].To) == r.router.most[k.lane] {
 			g = len(buf)
-			at[x] = g
-			buf = append(buf, x.group(r.names.all[m.domain]))
+			at[k] = g
+			buf = append(buf, k.group(r.names.all[to]))
 		}
 		buf[g].To = append(buf[g].To, i)
 	}
 	for i := range buf {
 		g := &buf[i]
 		if p.domains != nil {
-			g.Key = sharedKey(g.To, func(i int) string { return r.names.all[p.domains[i]] })
+			g.Key = sharedKey(g.To, func(i int) string { return r.names.all[p.domains[i]].domain })
 		}
 		if len(g.To) == int(m.recipients) {
 			g.To = nil
 		}
 	}
 	return buf
+}
+
+// oneDelivery reports whether all recipients of a message share a history and a lane, and are few enough.
+func (r *recovery) oneDelivery(m *recovered, p *parts) bool {
+	return p.fates == nil && (m.domain != 0 || len(r.router.table) == 0) && int(m.recipients) <= r.router.most[r.names.all[m.domain].lane]
 }
 
 // after delays what was on its way at crashTries crashes: by pause, and twice as long with each further one. It forgets about fewer.
@@ -105,8 +117,8 @@ const (
 	maxDoublings  = 16             // before which the longest pause is reached, or no pause is wanted
 )
 
-func (x fate) group(key string) queue.Group {
-	g := queue.Group{Key: key, Tries: x.tries}
+func (x fate) group(at place) queue.Group {
+	g := queue.Group{Lane: at.lane, Key: at.domain, Tries: x.tries}
 	if x.due != 0 {
 		g.Due = time.UnixMicro(x.due)
 	}

@@ -33,7 +33,7 @@ const (
 
 // hold stops the upstream: mail is kept, its clock stands still, and one probe goes out in every interval. A probe that shows a
 // cure ends it.
-func (d *dispatcher) hold(now time.Time, o flowctl.Outcome, every time.Duration) {
+func (d *lane) hold(now time.Time, o flowctl.Outcome, every time.Duration) {
 	reason := o.Text
 	if o.Class != flowctl.OK {
 		reason = o.Class.String() + " at " + o.Stage.String() + ": " + o.Text
@@ -45,7 +45,7 @@ func (d *dispatcher) hold(now time.Time, o flowctl.Outcome, every time.Duration)
 		for _, l := range d.links {
 			d.recall(now, l)
 		}
-		d.recorder.put(blobPauses, encodePauses(d.queue.Pauses()))
+		d.recorder.put(d.blob(blobPauses), encodePauses(d.queue.Pauses()))
 		d.log.Error("upstream held, mail waits until it is cured", d.reply(reason), zap.Int("pending", d.queue.Stats().Messages),
 			zap.Duration("probe", d.scaled(every)))
 	}
@@ -53,7 +53,7 @@ func (d *dispatcher) hold(now time.Time, o flowctl.Outcome, every time.Duration)
 }
 
 // holdQuota holds for a quota. began is when what was refused had begun: dials that are refused together are one refusal.
-func (d *dispatcher) holdQuota(now, began time.Time, o flowctl.Outcome) {
+func (d *lane) holdQuota(now, began time.Time, o flowctl.Outcome) {
 	if d.held.quota && !began.After(d.held.since) {
 		return
 	}
@@ -67,18 +67,18 @@ func (d *dispatcher) holdQuota(now, began time.Time, o flowctl.Outcome) {
 }
 
 // taken notes that the upstream took a message. What began before it last refused proves nothing.
-func (d *dispatcher) taken(began time.Time) {
+func (d *lane) taken(began time.Time) {
 	if began.After(d.held.since) {
 		d.quotaWait = 0
 	}
 }
 
 // resumed follows a probe that got through.
-func (d *dispatcher) resumed(now time.Time) {
+func (d *lane) resumed(now time.Time) {
 	d.log.Info("upstream resumed", d.reply(d.held.why))
 	d.held = held{since: d.held.since}
 	d.secrets.rest()
 	d.fuse.rearm()
 	d.queue.StartClock(now)
-	d.recorder.put(blobPauses, encodePauses(d.queue.Pauses()))
+	d.recorder.put(d.blob(blobPauses), encodePauses(d.queue.Pauses()))
 }

@@ -27,6 +27,7 @@ const maxFed = 2
 // behind it has the connection and the receiving end of the feed.
 type link struct {
 	id        flowctl.ConnID
+	addr      string         // that was dialled
 	conn      *upstream.Conn // nil while it is being dialled
 	feed      chan *upstream.Job
 	jobs      []*job // fed and not yet reported, oldest first
@@ -63,6 +64,7 @@ type pool struct {
 	dialing context.Context // done: give up what is being dialled
 	cut     context.Context // done: cut what is connected
 	post    func(func(now time.Time))
+	width   int // messages that may be on their way from disk
 	load    chan *job
 	done    sync.WaitGroup
 }

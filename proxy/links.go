@@ -22,7 +22,7 @@ func (l *link) close() {
 }
 
 // retire closes connections after their current transaction.
-func (d *dispatcher) retire(now time.Time, ids []flowctl.ConnID) {
+func (d *lane) retire(now time.Time, ids []flowctl.ConnID) {
 	for _, id := range ids {
 		if l := d.links[id]; l != nil && !l.closing {
 			d.recall(now, l)
@@ -33,7 +33,7 @@ func (d *dispatcher) retire(now time.Time, ids []flowctl.ConnID) {
 
 // recall takes back what a connection was fed and has not begun with. A message whose commands are on the wire goes on: taking it
 // back would cost the session.
-func (d *dispatcher) recall(now time.Time, l *link) {
+func (d *lane) recall(now time.Time, l *link) {
 	began := len(l.jobs)
 	for range l.jobs {
 		select {
@@ -60,7 +60,7 @@ func (d *dispatcher) recall(now time.Time, l *link) {
 // closeIdle closes connections that have been idle for linger, and returns when the next one will have been. Those for which
 // messages are on their way are not idle. The last one may stay longer than the others, so it waits until they have left
 // and the controller, which hears of that, was asked anew.
-func (d *dispatcher) closeIdle(now time.Time, linger time.Duration, messages int) (next time.Time) {
+func (d *lane) closeIdle(now time.Time, linger time.Duration, messages int) (next time.Time) {
 	idle, open, leaving := d.idleLinks()
 	for _, l := range idle[:max(len(idle)-messages, 0)] {
 		end := l.idleSince.Add(linger)
@@ -78,7 +78,7 @@ func (d *dispatcher) closeIdle(now time.Time, linger time.Duration, messages int
 
 // idleLinks returns the idle connections in the order in which they may go: idleLink's choice is the last. open counts those that
 // are established and stay, leaving says whether others are about to end.
-func (d *dispatcher) idleLinks() (idle []*link, open int, leaving bool) {
+func (d *lane) idleLinks() (idle []*link, open int, leaving bool) {
 	for _, l := range d.links {
 		switch {
 		case l.closing:
@@ -97,7 +97,7 @@ func (d *dispatcher) idleLinks() (idle []*link, open int, leaving bool) {
 }
 
 // takeBackStalled gives to others what waits behind a transaction that does not get on, and returns when to look again.
-func (d *dispatcher) takeBackStalled(now time.Time) (next time.Time) {
+func (d *lane) takeBackStalled(now time.Time) (next time.Time) {
 	for _, l := range d.links {
 		if len(l.jobs) < maxFed || l.jobs[maxFed-1].withdrawn {
 			continue
@@ -113,7 +113,7 @@ func (d *dispatcher) takeBackStalled(now time.Time) (next time.Time) {
 }
 
 // takeBack returns a fed job to the queue, unless its content is being sent. The connection will report it handed back.
-func (d *dispatcher) takeBack(j *job) {
+func (d *lane) takeBack(j *job) {
 	if j.withdrawn || !j.Withdraw() {
 		return
 	}
@@ -125,6 +125,12 @@ func (d *dispatcher) takeBack(j *job) {
 // closeAll starts the end: nothing new, and every connection finishes its transaction.
 func (d *dispatcher) closeAll() {
 	d.stopping = true
+	for _, l := range d.lanes {
+		l.closeAll()
+	}
+}
+
+func (d *lane) closeAll() {
 	for _, l := range d.links {
 		if len(l.jobs) == maxFed {
 			d.takeBack(l.jobs[maxFed-1])
@@ -133,7 +139,7 @@ func (d *dispatcher) closeAll() {
 	}
 }
 
-func (d *dispatcher) giveBackPrepared() {
+func (d *lane) giveBackPrepared() {
 	for _, j := range d.prepared {
 		j.discard()
 		d.queue.Return(j.delivery.Ref, j.delivery.Since)
@@ -142,48 +148,72 @@ func (d *dispatcher) giveBackPrepared() {
 }
 
 // reportEmpty tells whoever drains that nothing is left, or nothing that may be sent before drainBy.
-func (d *dispatcher) reportEmpty(plan flowctl.Plan) {
-	if d.empty != nil && (d.queue.Stats().Messages == 0 || d.hopeless(plan)) {
+func (d *dispatcher) reportEmpty() {
+	if d.empty != nil && (d.queue.Stats().Messages == 0 || d.hopeless()) {
 		close(d.empty)
 		d.empty = nil
 	}
 }
 
-func (d *dispatcher) hopeless(plan flowctl.Plan) bool {
-	if d.loading > 0 {
-		return false
-	}
-	for _, l := range d.links {
-		if l.conn == nil || len(l.jobs) > 0 {
+func (d *dispatcher) hopeless() bool {
+	next := d.queue.NextDue()
+	later := next.IsZero() || next.After(d.drainBy)
+	for _, l := range d.lanes {
+		if l.working() || !l.shut() && (l.waits() || l.queue.Counts().Deferred > 0 && !later) {
 			return false
 		}
 	}
-	if d.queue.Stats().Ready > 0 || len(d.prepared) > 0 {
-		return plan.Send == 0 && len(plan.Dial) == 0 && plan.SendAt.After(d.drainBy)
-	}
-	next := d.queue.NextDue()
-	return next.IsZero() || next.After(d.drainBy)
+	return true
 }
 
-// report tells liveness whether something is being done, and until when at the latest.
-func (d *dispatcher) report(now time.Time, plan flowctl.Plan, work bool) {
-	working := d.loading > 0
-	var overdue time.Time
+// working reports whether something is being loaded, dialled or sent.
+func (d *lane) working() bool {
+	if d.loading > 0 {
+		return true
+	}
 	for _, l := range d.links {
-		if l.conn == nil {
-			working = true // the client's own deadlines end it
+		if l.conn == nil || len(l.jobs) > 0 {
+			return true
 		}
-		if len(l.jobs) == 0 {
-			continue
-		}
-		working = true
-		content := time.Duration(l.jobs[0].size()/slowestContent) * time.Second
-		content += time.Duration(len(l.jobs[0].To)) * longestRcpt
-		if end := l.busySince.Add(longestTransaction + content); overdue.IsZero() || end.Before(overdue) {
+	}
+	return false
+}
+
+// waits reports whether something could be sent if the plan allowed it.
+func (d *lane) waits() bool { return d.queue.Counts().Ready > 0 || len(d.prepared) > 0 }
+
+// shut reports whether what waits may not be sent before drainBy.
+func (d *lane) shut() bool {
+	return d.waits() && d.plan.Send == 0 && len(d.plan.Dial) == 0 && d.plan.SendAt.After(d.drainBy)
+}
+
+// report tells liveness whether every lane that may do something does, and until when at the latest.
+func (d *dispatcher) report(now time.Time) {
+	stuck := false
+	var overdue time.Time
+	for _, l := range d.lanes {
+		stuck = stuck || l.mayWork && maySend(now, l.plan) && !l.working()
+		if end := l.overdue(); overdue.IsZero() || !end.IsZero() && end.Before(overdue) {
 			overdue = end
 		}
 	}
-	d.pulse.plan(now, work && maySend(now, plan), working, overdue)
+	d.pulse.plan(now, stuck, false, overdue)
+}
+
+// overdue returns when the connection that is busy longest is past every deadline; zero: none is busy. What is being dialled has
+// the client's own deadlines.
+func (d *lane) overdue() (at time.Time) {
+	for _, l := range d.links {
+		if len(l.jobs) == 0 {
+			continue
+		}
+		content := time.Duration(l.jobs[0].size()/slowestContent) * time.Second
+		content += time.Duration(len(l.jobs[0].To)) * longestRcpt
+		if end := l.busySince.Add(longestTransaction + content); at.IsZero() || end.Before(at) {
+			at = end
+		}
+	}
+	return at
 }
 
 // maySend reports whether the plan allows a message now. Who waits for a turn, a pause to end or an address to answer is well.
@@ -197,7 +227,7 @@ func (d *dispatcher) buryDead(now time.Time) {
 		return
 	}
 	d.relieved = now
-	if s := d.pool.journal.Stats(); s.Bytes > s.MaxBytes/10*9 {
+	if s := d.journal.Stats(); s.Bytes > s.MaxBytes/10*9 {
 		d.dead.drop(d.forget)
 	}
 }

@@ -14,15 +14,16 @@ import (
 
 // The dispatcher carries out plans. These tests have no connections behind the links: what would feed on them is the test.
 
-// newCarrier returns a dispatcher with a queue, a controller and established links that have been idle since noon plus
+// newCarrier returns a lane with a queue, a controller and established links that have been idle since noon plus
 // their number in seconds, from 1.
-func newCarrier(t *testing.T, links int) *dispatcher {
+func newCarrier(t *testing.T, links int) *lane {
 	t.Helper()
 	flow, err := flowctl.New(flowctl.Config{RecipientsPerDay: 500}, 1, noon)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &dispatcher{flow: flow, queue: queue.New(queue.Config{}, 1, noon), links: map[flowctl.ConnID]*link{}}
+	q := queue.New(queue.Config{}, 1, noon)
+	d := &lane{dispatcher: &dispatcher{queue: q}, name: "default", flow: flow, queue: q.Lane(0), links: map[flowctl.ConnID]*link{}}
 	for id := flowctl.ConnID(1); int(id) <= links; id++ {
 		l := &link{id: id, feed: make(chan *upstream.Job, maxFed), conn: new(upstream.Conn), idleSince: noon.Add(time.Duration(id) * time.Second)}
 		d.links[id] = l
@@ -33,7 +34,7 @@ func newCarrier(t *testing.T, links int) *dispatcher {
 }
 
 // closed returns which links were closed, as a set.
-func (d *dispatcher) closed() map[flowctl.ConnID]bool {
+func (d *lane) closed() map[flowctl.ConnID]bool {
 	set := map[flowctl.ConnID]bool{}
 	for id, l := range d.links {
 		if l.closing {
@@ -43,7 +44,7 @@ func (d *dispatcher) closed() map[flowctl.ConnID]bool {
 	return set
 }
 
-func wantClosed(t *testing.T, d *dispatcher, want ...flowctl.ConnID) {
+func wantClosed(t *testing.T, d *lane, want ...flowctl.ConnID) {
 	t.Helper()
 	got := d.closed()
 	for _, id := range want {
@@ -92,7 +93,7 @@ func TestTheLastIdleConnectionIsAskedForAnew(t *testing.T) {
 }
 
 // feedTwo gives the link two messages, of which a connection would have begun with the first so many.
-func feedTwo(t *testing.T, d *dispatcher, l *link, begun int) {
+func feedTwo(t *testing.T, d *lane, l *link, begun int) {
 	t.Helper()
 	for id := range message.ID(2) {
 		d.queue.Add(noon, id+1, noon, 1, []queue.Group{{Key: "a"}})

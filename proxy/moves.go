@@ -64,7 +64,7 @@ func (t *teller) tell(now time.Time) (repeats int) {
 }
 
 // logMoves tells what the controller changed and why.
-func (d *dispatcher) logMoves(now time.Time) {
+func (d *lane) logMoves(now time.Time) {
 	t := &d.teller
 	for _, m := range d.flow.Moves() {
 		switch m.What {
@@ -86,7 +86,7 @@ func (d *dispatcher) logMoves(now time.Time) {
 	}
 }
 
-func (d *dispatcher) logMove(m flowctl.Move, quiet bool, more ...zap.Field) {
+func (d *lane) logMove(m flowctl.Move, quiet bool, more ...zap.Field) {
 	log := d.log.Info
 	if quiet {
 		log = d.log.Debug

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -37,23 +36,15 @@ type Proxy struct {
 	front      *smtpd.Server
 	listeners  []net.Listener
 	admin      *admin.Server
+	router     *router
 	accepter   *accepter
 	dispatcher *dispatcher
 	recorder   *recorder
-	pool       *pool
-	tokens     *oauth.Source // nil: the upstream wants none
 	draining   atomic.Bool
 
 	giveUp context.CancelFunc // cuts connections and what cannot be written
 	noDial context.CancelFunc // gives up what is being dialled
 }
-
-// Blobs in the journal.
-const (
-	blobFlow   = "flow"   // what the controller learnt
-	blobPauses = "pauses" // when the clock of expiry stood still
-	blobFuse   = "fuse"   // since when the fuse has tripped; absent: it has not
-)
 
 // cutGrace is how long transactions under way may go on after the drain has timed out.
 const cutGrace = 2 * time.Second
@@ -73,8 +64,9 @@ func open(cfg config.Config, log *zap.Logger, version string, listen func(addr s
 		}
 	}()
 	ids := new(message.IDs)
+	p.router = newRouter(cfg)
 	found := newRecovery(ids, log.Named("journal"))
-	found.group = cfg.Queue.Group()
+	found.router = p.router
 	if p.journal, err = journal.Open(cfg.Journal, found.replay); err != nil {
 		return nil, err
 	}
@@ -97,7 +89,7 @@ func open(cfg config.Config, log *zap.Logger, version string, listen func(addr s
 	if err = p.build(p.started, found); err != nil {
 		return nil, err
 	}
-	p.accepter = &accepter{journal: p.journal, log: log, addresses: cfg.Log.Addresses, intake: p.dispatcher.intake, ids: ids, group: cfg.Queue.Group()}
+	p.accepter = &accepter{journal: p.journal, log: log, addresses: cfg.Log.Addresses, intake: p.dispatcher.intake, ids: ids, router: p.router}
 	p.front = smtpd.New(cfg.SMTPD, smtpd.Store{Begin: p.accepter.begin}, log.Named("smtpd"))
 	p.admin, err = admin.New(cfg.Admin, p.source(), log.Named("admin"))
 	return p, err
@@ -105,43 +97,28 @@ func open(cfg config.Config, log *zap.Logger, version string, listen func(addr s
 
 // build makes the dispatcher and all that it owns.
 func (p *Proxy) build(now time.Time, found *recovery) error {
-	cfg := p.cfg
-	seed := rand.Uint64()
-	cfg.Upstream.Forbidden = p.isOurs
-	if cfg.OAuth.Enabled() {
-		p.tokens = oauth.New(cfg.OAuth)
-		cfg.Upstream.Token = p.tokens.Token
-	}
-	client, err := upstream.New(cfg.Upstream)
-	if err != nil {
-		return err
-	}
-	address, _, err := cfg.Upstream.Address()
-	if err != nil {
-		return err
-	}
-	flow, err := flowctl.New(cfg.Flow, seed, now)
-	if err != nil {
-		return err
-	}
-	flow.SetAddresses(now, []string{address})
 	cut, giveUp := context.WithCancel(context.Background())
 	dialing, noDial := context.WithCancel(cut)
 	p.giveUp, p.noDial = giveUp, noDial
 	p.recorder = newRecorder(cut, p.journal, p.log.Named("journal"))
+	seed := rand.Uint64()
 	d := &dispatcher{
-		cfg: cfg, log: p.log.Named("deliver"), address: address,
-		queue: queue.New(cfg.Queue, seed, now), flow: flow, recorder: p.recorder, intake: newIntake(cfg.QueueMaxMessages),
-		failures: map[message.ID]failure{}, reasons: map[queue.Ref]string{}, links: map[flowctl.ConnID]*link{},
+		cfg: p.cfg, log: p.log.Named("deliver"), queue: queue.New(p.cfg.Queue, seed, now), router: p.router,
+		journal: p.journal, recorder: p.recorder, intake: newIntake(p.cfg.QueueMaxMessages),
+		failures: map[message.ID]failure{}, reasons: map[queue.Ref]string{},
 		events: make(chan func(time.Time), maxEvents), finished: make(chan struct{}), pulse: new(pulse),
 	}
-	p.pool = &pool{client: client, journal: p.journal, log: d.log, dialing: dialing, cut: cut, post: d.post}
-	if len(cfg.DKIM) > 0 {
-		p.pool.signer = dkim.New(cfg.DKIM, p.log.Named("dkim"))
+	p.dispatcher = d
+	shared := pool{journal: p.journal, dialing: dialing, cut: cut, post: d.post}
+	if len(p.cfg.DKIM) > 0 {
+		shared.signer = dkim.New(p.cfg.DKIM, p.log.Named("dkim"))
 	}
-	d.pool, p.dispatcher = p.pool, d
-	d.secrets = newSecrets(append(cfg.Upstream.Files(), cfg.OAuth.Files()...))
-	p.restoreBlobs(now)
+	for _, up := range p.cfg.Upstreams() {
+		if err := p.addLane(now, up, &shared, seed); err != nil {
+			return err
+		}
+	}
+	d.forgetStrangers()
 	found.ids.Seen(message.ID(p.journal.MaxID()))
 	found.into(d, now)
 	if n := d.counts.recovered; n > 0 {
@@ -150,30 +127,39 @@ func (p *Proxy) build(now time.Time, found *recovery) error {
 	return nil
 }
 
-// restoreBlobs takes back what earlier runs learnt. What cannot be read is learnt again.
-func (p *Proxy) restoreBlobs(now time.Time) {
+// addLane makes the lane of an upstream; shared is what all pools have in common.
+func (p *Proxy) addLane(now time.Time, up config.Upstream, shared *pool, seed uint64) error {
 	d := p.dispatcher
-	if b := p.journal.Blob(blobFlow); b != nil {
-		if err := d.flow.Restore(now, b); err != nil {
-			p.log.Warn("controller state not restored", zap.Error(err))
-		}
+	l := &lane{
+		dispatcher: d, name: up.Name, log: d.log, address: up.Relay.URL, queue: d.queue.Lane(len(d.lanes)),
+		links: map[flowctl.ConnID]*link{}, lastDial: map[string]string{},
 	}
-	if b := p.journal.Blob(blobPauses); b != nil {
-		pauses, err := decodePauses(b)
-		if err != nil {
-			p.log.Warn("pauses not restored", zap.Error(err))
-		}
-		d.queue.RestorePauses(now, pauses)
+	if len(p.cfg.Others) > 0 {
+		l.log = d.log.With(zap.String("upstream", up.Name))
 	}
-	if b := p.journal.Blob(blobFuse); len(b) > 0 {
-		waited, n := binary.Varint(b)
-		if n <= 0 {
-			p.log.Warn("state of the fuse not restored")
-			return
-		}
-		d.fuse.restore(time.Duration(waited))
-		d.fuseSaved = d.fuse.waited
+	relay := up.Relay
+	relay.Forbidden = p.isOurs
+	if up.OAuth.Enabled() {
+		l.tokens = oauth.New(up.OAuth)
+		relay.Token = l.tokens.Token
 	}
+	client, err := upstream.New(relay)
+	if err != nil {
+		return err
+	}
+	if l.flow, err = flowctl.New(up.Flow, seed+uint64(len(d.lanes)), now); err != nil {
+		return err
+	}
+	l.names.known = client.Addresses()
+	l.flow.SetAddresses(now, l.names.known)
+	l.pool = &pool{
+		client: client, journal: shared.journal, signer: shared.signer, log: l.log,
+		dialing: shared.dialing, cut: shared.cut, post: shared.post, width: 2*up.Flow.MaxConns + loaders,
+	}
+	l.secrets = newSecrets(append(relay.Files(), up.OAuth.Files()...))
+	d.lanes = append(d.lanes, l)
+	l.restoreBlobs(now)
+	return nil
 }
 
 // listen leaves out TCP's keep-alive, four calls a connection: clients are on this host, where the end of one is seen at once.
@@ -228,10 +214,12 @@ func (p *Proxy) Run(ctx context.Context) (left int, err error) {
 		}
 	})
 	stop := make(chan struct{})
-	p.pool.start(2*p.cfg.Flow.MaxConns+loaders, d.loaded)
+	for _, l := range d.lanes {
+		l.pool.start(l.pool.width, l.loaded)
+	}
 	var dispatching sync.WaitGroup
 	dispatching.Go(func() { d.run(stop) })
-	p.log.Info("ready", zap.Strings("listen", p.cfg.SMTPD.Listen), zap.String("upstream", d.address))
+	p.log.Info("ready", zap.Strings("listen", p.cfg.SMTPD.Listen), zap.String("upstream", d.lanes[0].address))
 
 	accepting := p.cfg.AcceptAfterTerm
 	select {
@@ -248,7 +236,9 @@ func (p *Proxy) Run(ctx context.Context) (left int, err error) {
 	p.noDial()
 	cut.Reset(cutGrace)
 	dispatching.Wait()
-	p.pool.wait()
+	for _, l := range d.lanes {
+		l.pool.wait()
+	}
 	p.recorder.close()
 	cut.Stop()
 	p.giveUp()

@@ -20,7 +20,7 @@ type recovery struct {
 	names   names
 	deaths  map[message.ID]death
 	ids     *message.IDs
-	group   int // recipients of one delivery
+	router  *router
 	bad     int // records that could not be read; what they said is forgotten, never a message
 }
 
@@ -29,7 +29,7 @@ type recovery struct {
 const crashTries = 3
 
 func newRecovery(ids *message.IDs, log *zap.Logger) *recovery {
-	return &recovery{log: log, parts: map[message.ID]*parts{}, names: newNames(), deaths: map[message.ID]death{}, ids: ids, group: queue.MaxGroup}
+	return &recovery{log: log, parts: map[message.ID]*parts{}, names: newNames(), deaths: map[message.ID]death{}, ids: ids, router: &router{most: []int{queue.MaxGroup}}}
 }
 
 // replay takes the next record. Only an accepted message that cannot be read is an error.
@@ -65,8 +65,8 @@ func (r *recovery) replay(rec journal.Record) error {
 func (r *recovery) accepted(id message.ID, meta []byte) error {
 	var domains []uint32 // from the second domain on
 	n, domain := 0, uint32(0)
-	o, err := message.ReadOutline(meta, func(addr []byte) {
-		d := r.names.domain(addr)
+	o, err := message.ReadOutline(meta, func(from, addr []byte) {
+		d := r.place(from, addr)
 		switch {
 		case n == 0:
 			domain = d
@@ -92,6 +92,14 @@ func (r *recovery) accepted(id message.ID, meta []byte) error {
 		r.part(m).domains = domains
 	}
 	return nil
+}
+
+// place returns the number of where a recipient's mail queues up, by the routes now in force.
+func (r *recovery) place(from, addr []byte) uint32 {
+	if len(r.router.table) == 0 {
+		return r.names.domain(0, addr)
+	}
+	return r.names.domain(r.router.table.Lane(message.Domain(string(from)), message.Domain(string(addr))), addr)
 }
 
 // part returns what is particular to a message.

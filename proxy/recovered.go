@@ -17,7 +17,7 @@ type recovered struct {
 	id         message.ID // 0: the place is free
 	received   int64      // Unix microseconds
 	size       int64
-	domain     uint32 // of all recipients, index into recovery.names; 0: parts has one for each
+	domain     uint32 // of all recipients, with their lane: index into recovery.names; 0: parts has one for each
 	recipients uint32
 	fate       // of all recipients, unless parts has one for each
 }
@@ -160,27 +160,33 @@ func (b *backlog) empty(take func(*recovered)) {
 	b.pieces = nil
 }
 
-// names gives each domain a number, however many messages name it. Number 0 stands for several.
+// names gives each place a number, however many messages name it. Number 0 stands for several domains.
 type names struct {
-	all    []string
-	number map[string]uint32
+	all    []place
+	number map[place]uint32
 }
 
-func newNames() names { return names{all: []string{mixedKey}, number: map[string]uint32{}} }
+// place is where deliveries queue up: a turn of a lane.
+type place struct {
+	lane   int
+	domain string
+}
 
-// domain returns the number of the domain of an address.
-func (n *names) domain(addr []byte) uint32 {
+func newNames() names { return names{all: []place{{domain: mixedKey}}, number: map[place]uint32{}} }
+
+// domain returns the number of the domain of an address, in a lane.
+func (n *names) domain(lane int, addr []byte) uint32 {
 	if at := bytes.LastIndexByte(addr, '@'); at >= 0 {
-		if i, ok := n.number[string(addr[at+1:])]; ok { // no copy: most are written in lower case, and known
+		if i, ok := n.number[place{lane, string(addr[at+1:])}]; ok { // no copy: most are written in lower case, and known
 			return i
 		}
 	}
-	name := strings.Clone(message.Domain(string(addr))) // and not the address around it
-	i, ok := n.number[name]
+	p := place{lane, strings.Clone(message.Domain(string(addr)))} // and not the address around it
+	i, ok := n.number[p]
 	if !ok {
 		i = uint32(len(n.all))
-		n.all = append(n.all, name)
-		n.number[name] = i
+		n.all = append(n.all, p)
+		n.number[p] = i
 	}
 	return i
 }

@@ -275,14 +275,14 @@ func TestDomainsAreNamedOnce(t *testing.T) {
 		{"postmaster", ""}, {"c@postmaster", "postmaster"}, {"postmaster", ""}, {"POSTMASTER", ""},
 		{`"@y"@x.example`, "x.example"}, {"a@BÜCHER.example", "bücher.example"}, {"a@bücher.example", "bücher.example"},
 	} {
-		i := n.domain([]byte(c.addr))
-		if i == 0 || n.all[i] != c.want || numbers[c.want] != 0 && numbers[c.want] != i {
-			t.Errorf("%s: number %d, %q; want %q", c.addr, i, n.all[i], c.want)
+		i := n.domain(0, []byte(c.addr))
+		if i == 0 || n.all[i].domain != c.want || numbers[c.want] != 0 && numbers[c.want] != i {
+			t.Errorf("%s: number %d, %q; want %q", c.addr, i, n.all[i].domain, c.want)
 		}
 		numbers[c.want] = i
 	}
 	if len(n.all) != 1+len(numbers) {
-		t.Errorf("%q", n.all)
+		t.Errorf("%v", n.all)
 	}
 }
 

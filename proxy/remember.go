@@ -2,11 +2,14 @@ package proxy
 
 import (
 	"encoding/binary"
+	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/mailweir/mailweir/flowctl"
+	"github.com/mailweir/mailweir/proxy/admin"
 )
 
 // What outlives the process beside the mail: what the controller learnt and the quota used, and that the fuse has tripped.
@@ -19,6 +22,69 @@ const (
 	rememberSoon  = 30 * time.Second
 )
 
+// Blobs in the journal; those of an upstream that is not the default one have its name behind them, see blob.
+const (
+	blobFlow   = "flow"   // what the controller learnt
+	blobPauses = "pauses" // when the clock of expiry stood still
+	blobFuse   = "fuse"   // since when the fuse has tripped; absent: it has not
+)
+
+// blob returns the name of a blob of this lane.
+func (d *lane) blob(kind string) string {
+	if d.name == admin.DefaultUpstream {
+		return kind
+	}
+	return kind + "/" + d.name
+}
+
+// blobNames lists the upstreams of which there are blobs, separated by commas.
+const blobNames = "upstreams"
+
+// forgetStrangers removes what is known of upstreams that are not configured any more, since the journal has room for few names. It
+// is called before anything is learnt.
+func (d *dispatcher) forgetStrangers() {
+	var names []string
+	for _, l := range d.lanes[1:] {
+		names = append(names, l.name)
+	}
+	before := string(d.journal.Blob(blobNames))
+	for name := range strings.SplitSeq(before, ",") {
+		if name != "" && !slices.Contains(names, name) {
+			for _, kind := range []string{blobFlow, blobPauses, blobFuse} {
+				d.recorder.put((&lane{name: name}).blob(kind), nil)
+			}
+		}
+	}
+	if now := strings.Join(names, ","); now != before {
+		d.recorder.put(blobNames, []byte(now))
+	}
+}
+
+// restoreBlobs takes back what earlier runs learnt. What cannot be read is learnt again.
+func (d *lane) restoreBlobs(now time.Time) {
+	if b := d.journal.Blob(d.blob(blobFlow)); b != nil {
+		if err := d.flow.Restore(now, b); err != nil {
+			d.log.Warn("controller state not restored", zap.Error(err))
+		}
+	}
+	if b := d.journal.Blob(d.blob(blobPauses)); b != nil {
+		pauses, err := decodePauses(b)
+		if err != nil {
+			d.log.Warn("pauses not restored", zap.Error(err))
+		}
+		d.queue.RestorePauses(now, pauses)
+	}
+	if b := d.journal.Blob(d.blob(blobFuse)); len(b) > 0 {
+		waited, n := binary.Varint(b)
+		if n <= 0 {
+			d.log.Warn("state of the fuse not restored")
+			return
+		}
+		d.fuse.restore(time.Duration(waited))
+		d.fuseSaved = d.fuse.waited
+	}
+}
+
 // learnt says what of the controller's memory is in the journal. The zero value: nothing, and nothing is owed.
 type learnt struct {
 	at     time.Time      // when it was last written
@@ -27,7 +93,7 @@ type learnt struct {
 }
 
 // rememberSometimes has the controller's memory written down if it has changed and that is due.
-func (d *dispatcher) rememberSometimes(now time.Time) {
+func (d *lane) rememberSometimes(now time.Time) {
 	l := &d.learnt
 	if l.at.IsZero() {
 		l.at = now
@@ -39,18 +105,18 @@ func (d *dispatcher) rememberSometimes(now time.Time) {
 }
 
 // remember has what the controller learnt written down, so that a restart need not learn it again.
-func (d *dispatcher) remember(now time.Time) {
+func (d *lane) remember(now time.Time) {
 	d.learnt = learnt{at: now, counts: d.flow.Snapshot(now).Counts}
 	data, err := d.flow.MarshalBinary()
 	if err != nil {
 		d.log.Error("controller state not kept", zap.Error(err))
 		return
 	}
-	d.recorder.put(blobFlow, data)
+	d.recorder.put(d.blob(blobFlow), data)
 }
 
 // rememberFuse has it written down that the fuse has tripped, or that it has not, so that a restart does not let the next ten die.
-func (d *dispatcher) rememberFuse() {
+func (d *lane) rememberFuse() {
 	if w := d.fuse.waited; (w == 0) == (d.fuseSaved == 0) && w-d.fuseSaved < time.Hour {
 		return
 	}
@@ -59,5 +125,5 @@ func (d *dispatcher) rememberFuse() {
 	if d.fuse.waited > 0 {
 		data = binary.AppendVarint(nil, int64(d.fuse.waited))
 	}
-	d.recorder.put(blobFuse, data)
+	d.recorder.put(d.blob(blobFuse), data)
 }

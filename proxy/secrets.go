@@ -55,7 +55,7 @@ func hashFile(w io.Writer, name string) (int64, error) {
 }
 
 // watchSecrets has a changed secret tried, until the hold ends.
-func (d *dispatcher) watchSecrets() {
+func (d *lane) watchSecrets() {
 	s := d.secrets
 	if len(s.files) == 0 || s.stop != nil {
 		return
@@ -99,7 +99,7 @@ func (s *secrets) watch(ctx context.Context, changed func()) {
 }
 
 // secretsChanged has a probe go out soon, whatever the wait was for. The mail stays held until it gets through.
-func (d *dispatcher) secretsChanged(now time.Time) {
+func (d *lane) secretsChanged(now time.Time) {
 	if d.held.why == "" || !d.held.atDial || d.stopping {
 		return
 	}

@@ -16,7 +16,7 @@ import (
 // What the dispatcher does with the end of a transaction: it judges, records, queues again, and settles.
 
 // result takes what became of the oldest job of l.
-func (d *dispatcher) result(now time.Time, l *link, r *upstream.Result) {
+func (d *lane) result(now time.Time, l *link, r *upstream.Result) {
 	j := r.Job.Tag.(*job)
 	l.jobs = l.jobs[1:]
 	l.busySince, l.idleSince = now, now
@@ -74,7 +74,7 @@ func overQuota(r *upstream.Result) bool {
 
 // cured reports whether a transaction shows that the upstream is well again: it took somebody, or refused for a moment; or, where
 // no session could be had, it said anything about the message.
-func (d *dispatcher) cured(r *upstream.Result) bool {
+func (d *lane) cured(r *upstream.Result) bool {
 	if d.held.why == "" || r.HandedBack || r.Uncertain || r.Err != nil {
 		return false
 	}
@@ -87,7 +87,7 @@ func (d *dispatcher) cured(r *upstream.Result) bool {
 
 // onlyThisMessage reports whether a class that would slow down everybody came for one message alone, so far: its
 // words may be about the content, or quote somebody else's.
-func (d *dispatcher) onlyThisMessage(c flowctl.Class, r *upstream.Result) bool {
+func (d *lane) onlyThisMessage(c flowctl.Class, r *upstream.Result) bool {
 	if r.HandedBack {
 		return false
 	}
@@ -109,7 +109,7 @@ func authRequired(r *upstream.Result) bool {
 
 // ended takes leave of a connection. What it had not begun is as if it had never been tried; but if our own code failed
 // on a message, that message waits.
-func (d *dispatcher) ended(now time.Time, l *link, end flowctl.Outcome, sound bool) {
+func (d *lane) ended(now time.Time, l *link, end flowctl.Outcome, sound bool) {
 	o := end
 	for i, j := range l.jobs {
 		d.flow.SendDone(now, l.id, o)
@@ -134,7 +134,7 @@ func (d *dispatcher) ended(now time.Time, l *link, end flowctl.Outcome, sound bo
 }
 
 // apply carries out a judgement.
-func (d *dispatcher) apply(now time.Time, j *job, r *upstream.Result, v judgement) {
+func (d *lane) apply(now time.Time, j *job, r *upstream.Result, v judgement) {
 	id, ref := j.delivery.ID, j.delivery.Ref
 	d.counts.recipientsDelivered += uint64(len(v.Delivered))
 	if len(v.Delivered) > 0 {
@@ -162,7 +162,7 @@ func (d *dispatcher) apply(now time.Time, j *job, r *upstream.Result, v judgemen
 }
 
 // again queues what is left of a delivery.
-func (d *dispatcher) again(now time.Time, ref queue.Ref, j *job, x rest) {
+func (d *lane) again(now time.Time, ref queue.Ref, j *job, x rest) {
 	id := j.delivery.ID
 	if x.Suspect {
 		d.queue.Suspect(ref)

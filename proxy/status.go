@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mailweir/mailweir/flowctl"
@@ -48,21 +49,49 @@ func (p *Proxy) Status() admin.Status {
 	if err := p.Ready(); err != nil {
 		s.Ready = err.Error()
 	}
-	p.dispatcher.call(func(now time.Time) {
-		p.dispatcher.takeIn(now)
-		s.Queue, s.Upstream = p.dispatcher.queueStatus(), p.dispatcher.upstreamStatus(now)
+	d := p.dispatcher
+	d.call(func(now time.Time) {
+		d.takeIn(now)
+		s.Queue = d.queueStatus()
+		for _, l := range d.lanes {
+			s.Upstreams = append(s.Upstreams, l.upstreamStatus(now))
+		}
 	})
-	if p.tokens != nil {
-		expiry, err := p.tokens.Status()
-		s.Upstream.Token, s.Upstream.TokenExpiry = "good", expiry
+	for i, l := range d.lanes {
+		l.tokenStatus(&s.Upstreams[i])
+	}
+	s.Upstream = s.Upstreams[0]
+	return s
+}
+
+// tokenStatus may be called by anybody.
+func (d *lane) tokenStatus(u *admin.UpstreamStatus) {
+	if d.tokens == nil {
+		return
+	}
+	expiry, err := d.tokens.Status()
+	u.Token, u.TokenExpiry = "good", expiry
+	switch {
+	case err != nil:
+		u.Token = err.Error()
+	case expiry.IsZero():
+		u.Token = "not asked for yet"
+	}
+}
+
+// holds tells why nothing is sent, of each upstream where that is so; "": of none.
+func (d *dispatcher) holds() string {
+	var why []string
+	for i, l := range d.lanes {
 		switch {
-		case err != nil:
-			s.Upstream.Token = err.Error()
-		case expiry.IsZero():
-			s.Upstream.Token = "not asked for yet"
+		case l.held.why == "":
+		case i == 0:
+			why = append(why, l.held.why)
+		default:
+			why = append(why, l.name+": "+l.held.why)
 		}
 	}
-	return s
+	return strings.Join(why, "; ")
 }
 
 func (d *dispatcher) queueStatus() admin.QueueStatus {
@@ -72,22 +101,29 @@ func (d *dispatcher) queueStatus() admin.QueueStatus {
 		Pending: st.Messages, Deliveries: st.Deliveries, InFlight: st.InFlight, Deferred: st.Deferred,
 		DeadRetained: len(d.dead.rows), OldestPending: d.queue.Oldest(), LastDelivered: c.lastDelivered, NextDue: d.queue.NextDue(),
 		RecipientsDelivered: c.recipientsDelivered, RecipientsFailed: c.recipientsFailed, DuplicatesPossible: c.duplicatesPossible,
-		Held: d.held.why,
+		Held: d.holds(),
 	}
 }
 
-func (d *dispatcher) upstreamStatus(now time.Time) admin.UpstreamStatus {
+func (d *lane) upstreamStatus(now time.Time) admin.UpstreamStatus {
 	s := d.flow.Snapshot(now)
 	u := admin.UpstreamStatus{
-		Address: d.address,
-		State:   s.State.String(), Reason: s.Reason, States: stateNames,
+		Name: d.name, Address: d.address, Held: d.held.why, Pending: d.queue.Counts().Deliveries, InFlight: d.queue.Counts().InFlight,
+		State: s.State.String(), Reason: s.Reason, States: stateNames,
 		Width: s.Width, Ceiling: s.Ceiling, Max: s.Max,
 		Connections: s.Established, Busy: s.Busy, Dialing: s.Dialing, Retiring: s.Retiring,
 		Rate: s.Rate, Linger: s.Linger.Seconds(), Addresses: s.Addrs, Down: s.OpenAddrs,
 		LastMove: explainMove(s.LastMove), LastMoveAt: s.LastMove.At, LastReply: s.LastMove.Text,
 		NextProbe: s.NextProbe, ProbeGap: s.ProbeGap.Seconds(), NoDialBefore: s.DialAt, NoSendBefore: s.SendAt,
 		Share: s.Share, Waiting: s.Waiting.Seconds(), SessionCap: s.SessionCap, QuotaUsed: s.QuotaUsed, QuotaLimit: s.QuotaLimit,
-		Outcomes: map[string]uint64{}, Dials: d.counts.dials, Transactions: d.counts.transactions, LastError: d.lastError,
+		Outcomes: map[string]uint64{}, Dials: d.dials, Transactions: d.transactions, LastError: d.lastError,
+	}
+	for _, a := range d.flow.Addresses() {
+		u.Hosts = append(u.Hosts, admin.AddressStatus{
+			Address: a.Name, Priority: a.Priority, Weight: a.Weight, Up: !a.Open && a.Failures == 0,
+			Connections: a.Established, Dialing: a.Dialing, Failures: a.Failures, NoDialBefore: a.RetryAt,
+			LastError: d.lastDial[a.Name],
+		})
 	}
 	if d.held.why != "" {
 		u.ProbeGap = d.scaled(d.held.every).Seconds()
@@ -135,10 +171,11 @@ func (p *Proxy) frontStatus() admin.FrontStatus {
 }
 
 func (p *Proxy) signingStatus() admin.SigningStatus {
-	if p.pool.signer == nil {
+	signer := p.dispatcher.lanes[0].pool.signer
+	if signer == nil {
 		return admin.SigningStatus{}
 	}
-	st := p.pool.signer.Stats()
+	st := signer.Stats()
 	s := admin.SigningStatus{Keys: st.Keys, Unusable: st.Unusable, Signed: st.Signed, Unsigned: map[string]uint64{}}
 	for reason, n := range st.Unsigned {
 		s.Unsigned[string(reason)] = n
@@ -162,6 +199,7 @@ func (p *Proxy) pendingRows(max int) ([]admin.Entry, error) {
 	for _, r := range rows {
 		e := admin.Entry{
 			ID: r.ID.String(), Received: r.Received, State: r.State, Attempts: int(r.Tries.Attempts), Next: r.Due, Reason: reasons[r.Ref],
+			Upstream: d.lanes[r.Lane].name,
 		}
 		p.fillIn(&e, r.ID, r.To)
 		entries = append(entries, e)

@@ -166,7 +166,7 @@ func TestASlowRelayKeepsItsConnections(t *testing.T) {
 		w.send(100, 10)
 		w.settle(time.Hour)
 		c := w.relay.Counters()
-		s := w.proxy.dispatcher.flow
+		s := w.proxy.dispatcher.lanes[0].flow
 		var linger time.Duration
 		w.proxy.dispatcher.call(func(now time.Time) { linger = s.Snapshot(now).Linger })
 		if c.Accepted > 20 {

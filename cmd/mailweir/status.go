@@ -69,9 +69,16 @@ func writeStatus(w io.Writer, s admin.Status, now time.Time) error {
 	line("dead", "%d, %d retained", q.Dead, q.DeadRetained)
 	line("possible duplicates", "%d", q.DuplicatesPossible)
 	writeUpstream(line, u, now)
-	line("outcomes", "%s", counted(u.Outcomes))
-	if u.LastError != "" {
-		line("last error", "%s", u.LastError)
+	for _, other := range s.Upstreams[min(1, len(s.Upstreams)):] {
+		line("", "")
+		line("route to", "%s: %d deliveries, %d in flight", other.Name, other.Pending, other.InFlight)
+		if other.Held != "" {
+			line("held", "%s", other.Held)
+		}
+		writeUpstream(line, other, now)
+	}
+	if len(s.Upstreams) > 1 {
+		line("", "")
 	}
 	line("journal", "%s of %s in %d segments, %s", size(j.Bytes), size(j.MaxBytes), j.Segments, j.Dir)
 	if j.Error != "" {
@@ -95,6 +102,9 @@ func writeUpstream(line func(name, format string, args ...any), u admin.Upstream
 	line("upstream", "%s, %s", u.Address, because(u.State, u.Reason))
 	if u.Addresses > 1 || u.Down > 0 {
 		line("addresses", "%d, %d down", u.Addresses, u.Down)
+		for _, h := range u.Hosts {
+			line("", "%s", describeAddress(h, now))
+		}
 	}
 	line("width", "%.4g of %d, ceiling %s, %d connections, %d busy, %d dialling", u.Width, u.Max, orNone(u.Ceiling), u.Connections, u.Busy, u.Dialing)
 	if u.Share > 0 || u.Waiting > 0 {
@@ -126,6 +136,26 @@ func writeUpstream(line func(name, format string, args ...any), u admin.Upstream
 	if u.NoSendBefore.After(now) {
 		line("next message", "%s", until(now, u.NoSendBefore))
 	}
+	line("outcomes", "%s", counted(u.Outcomes))
+	if u.LastError != "" {
+		line("last error", "%s", u.LastError)
+	}
+}
+
+// describeAddress is a line about one address of several.
+func describeAddress(h admin.AddressStatus, now time.Time) string {
+	text := fmt.Sprintf("%s, priority %d, weight %d, %d connections", h.Address, h.Priority, h.Weight, h.Connections)
+	switch {
+	case h.Up:
+		return text
+	case h.Dialing > 0:
+		text += ", down, being tried"
+	case h.NoDialBefore.After(now):
+		text += ", down, next try " + until(now, h.NoDialBefore)
+	default:
+		text += ", down, tried with the next connection"
+	}
+	return because(text, h.LastError)
 }
 
 // sharing tells whoever sees no width above 1 what the processes do among themselves.

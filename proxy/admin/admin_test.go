@@ -21,16 +21,18 @@ import (
 
 func someStatus() Status {
 	t0 := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	u := UpstreamStatus{Name: DefaultUpstream, Address: "relay:25", State: "calm", States: []string{"calm", "open"}, Width: 2.5, Ceiling: 4,
+		Max: 20, Connections: 3, Busy: 2, Dialing: 1, Rate: 13.5, Addresses: 2, Down: 1, LastMoveAt: t0, NextProbe: t0.Add(time.Second),
+		Share: 0.5, Waiting: 12, SessionCap: 350, QuotaUsed: 40, QuotaLimit: 100, TokenExpiry: t0.Add(time.Minute),
+		Held: "misconfigured: 535", Outcomes: map[string]uint64{"ok": 7, "busy": 1},
+		Hosts: []AddressStatus{{Address: "a.example[192.0.2.1]:25", Up: true, Connections: 3}, {Address: "b.example[192.0.2.2]:25"}}}
 	return Status{
 		Signing: SigningStatus{Keys: 2, Unusable: []string{"a key"}, Signed: 4, Unsigned: map[string]uint64{"from": 2, "domain": 0}},
 		Version: "v1.2.3", Started: t0, Ready: ReadyYes,
 		Queue: QueueStatus{Accepted: 10, Recovered: 2, Delivered: 6, Dead: 1, Pending: 3, Deliveries: 4, InFlight: 2,
 			Deferred: 1, DeadRetained: 1, OldestPending: time.Now().Add(-time.Hour), LastDelivered: t0, DuplicatesPossible: 5,
 			Held: "misconfigured: 535"},
-		Upstream: UpstreamStatus{Address: "relay:25", State: "calm", States: []string{"calm", "open"}, Width: 2.5, Ceiling: 4,
-			Max: 20, Connections: 3, Busy: 2, Dialing: 1, Rate: 13.5, Addresses: 2, Down: 1, LastMoveAt: t0, NextProbe: t0.Add(time.Second),
-			Share: 0.5, Waiting: 12, SessionCap: 350, QuotaUsed: 40, QuotaLimit: 100, TokenExpiry: t0.Add(time.Minute),
-			Outcomes: map[string]uint64{"ok": 7, "busy": 1}},
+		Upstream: u, Upstreams: []UpstreamStatus{u, {Name: "bulk", State: "open", Width: 7}},
 		Journal: JournalStatus{Dir: "/j", Bytes: 100, MaxBytes: 1000, Segments: 2, Syncs: 9, SyncSeconds: 0.5, SyncFailures: 1, Damaged: 1},
 		Front: FrontStatus{Connections: 2, Total: 8, Refused: map[string]uint64{"452 4.3.1": 3},
 			AcceptBounds: []float64{0.001, 0.01, 30}, AcceptSeconds: []uint64{1, 2, 0, 4}, AcceptSum: 130},

@@ -3,6 +3,7 @@ package admin
 import (
 	"net/http"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -96,50 +97,6 @@ var metrics = []metric{
 	counter("duplicates_possible_total", "Transactions sent again although the upstream may have taken them.",
 		func(s *Status) float64 { return float64(s.Queue.DuplicatesPossible) }),
 
-	gauge("upstream_width", "Connections that the flow control allows; below 1 they are shared in time.",
-		func(s *Status) float64 { return s.Upstream.Width }),
-	gauge("upstream_ceiling", "Connections at which the upstream refused; 0 when none is known.",
-		func(s *Status) float64 { return float64(s.Upstream.Ceiling) }),
-	gauge("upstream_connections_max", "Connections that the configuration allows.",
-		func(s *Status) float64 { return float64(s.Upstream.Max) }),
-	gauge("upstream_connections", "Connections that are open.",
-		func(s *Status) float64 { return float64(s.Upstream.Connections) }),
-	gauge("upstream_connections_dialing", "Connections that are being opened.",
-		func(s *Status) float64 { return float64(s.Upstream.Dialing) }),
-	gauge("upstream_connections_busy", "Connections with a transaction.",
-		func(s *Status) float64 { return float64(s.Upstream.Busy) }),
-	gauge("upstream_rate_limit", "Transactions a second that the flow control allows; 0 when it limits none.",
-		func(s *Status) float64 { return s.Upstream.Rate }),
-	gauge("upstream_share", "What part of one connection this process gets, where there is less than one for each; 0 where there is more.",
-		func(s *Status) float64 { return s.Upstream.Share }),
-	gauge("upstream_waiting_seconds", "For how long mail has waited for a connection while others hold them all; 0 when it does not.",
-		func(s *Status) float64 { return s.Upstream.Waiting }),
-	gauge("upstream_session_cap", "Messages after which a connection is replaced, as the upstream showed; 0 when it has not.",
-		func(s *Status) float64 { return float64(s.Upstream.SessionCap) }),
-	gauge("upstream_quota_used", "Recipients that the upstream was given in the last 24 hours.",
-		func(s *Status) float64 { return float64(s.Upstream.QuotaUsed) }),
-	gauge("upstream_quota_limit", "Recipients that the configuration allows in 24 hours; 0 when it sets no limit.",
-		func(s *Status) float64 { return float64(s.Upstream.QuotaLimit) }),
-	gauge("upstream_addresses", "Addresses of the upstream.",
-		func(s *Status) float64 { return float64(s.Upstream.Addresses) }),
-	gauge("upstream_addresses_down", "Addresses of the upstream that do not answer.",
-		func(s *Status) float64 { return float64(s.Upstream.Down) }),
-	gauge("upstream_last_move_timestamp_seconds", "When the flow control last changed what it allows; 0 when it never has.",
-		func(s *Status) float64 { return timestamp(s.Upstream.LastMoveAt) }),
-	gauge("upstream_next_probe_timestamp_seconds", "When it tries whether more is possible, if there is demand; 0 when no probe is to come.",
-		func(s *Status) float64 { return timestamp(s.Upstream.NextProbe) }),
-	family("upstream_state", "1 for the state that the flow control is in.", emitState, "state"),
-	gauge("upstream_held", "Whether nothing is sent until somebody acts.",
-		func(s *Status) float64 { return oneIf(s.Queue.Held != "") }),
-	counters("upstream_outcomes_total", "Transactions and dials by what came of them.", "class",
-		func(s *Status) map[string]uint64 { return s.Upstream.Outcomes }),
-	counter("upstream_dials_total", "Connections tried.",
-		func(s *Status) float64 { return float64(s.Upstream.Dials) }),
-	counter("upstream_transactions_total", "Transactions that ended.",
-		func(s *Status) float64 { return float64(s.Upstream.Transactions) }),
-	gauge("upstream_token_expiry_timestamp_seconds", "When the access token for the upstream expires; 0 when there is none.",
-		func(s *Status) float64 { return timestamp(s.Upstream.TokenExpiry) }),
-
 	gauge("journal_bytes", "Size of the journal.", func(s *Status) float64 { return float64(s.Journal.Bytes) }),
 	gauge("journal_max_bytes", "Size at which new mail is put off.",
 		func(s *Status) float64 { return float64(s.Journal.MaxBytes) }),
@@ -180,18 +137,6 @@ var metrics = []metric{
 		func(s *Status) float64 { return float64(s.Front.BareReturns) }),
 }
 
-// emitState writes each state with 0 but for the present one, so that an alert on a state finds a series.
-func emitState(m *metric, s *Status, out chan<- prometheus.Metric) {
-	seen := false
-	for _, state := range s.Upstream.States {
-		seen = seen || state == s.Upstream.State
-		out <- prometheus.MustNewConstMetric(m.desc, prometheus.GaugeValue, oneIf(state == s.Upstream.State), state)
-	}
-	if !seen && s.Upstream.State != "" {
-		out <- prometheus.MustNewConstMetric(m.desc, prometheus.GaugeValue, 1, s.Upstream.State)
-	}
-}
-
 // emitAccept makes the cumulative buckets of Prometheus out of plain counts.
 func emitAccept(m *metric, s *Status, out chan<- prometheus.Metric) {
 	buckets := make(map[float64]uint64, len(s.Front.AcceptBounds))
@@ -226,20 +171,22 @@ func oneIf(b bool) float64 {
 	return 0
 }
 
+var families = slices.Concat(metrics, upstreamMetrics)
+
 // collector turns the status into metrics when it is asked, so that no component knows the name of one.
 type collector struct{ status func() Status }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
-	for i := range metrics {
-		out <- metrics[i].desc
+	for _, m := range families {
+		out <- m.desc
 	}
 }
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	s := c.status()
-	for i := range metrics {
-		metrics[i].emit(&metrics[i], &s, out)
+	for i := range families {
+		families[i].emit(&families[i], &s, out)
 	}
 }

@@ -38,26 +38,31 @@ func TestMetricsShowTheStatus(t *testing.T) {
 		`mailweir_deliveries_pending 4`,
 		`mailweir_deliveries_in_flight 2`,
 		`mailweir_last_delivered_timestamp_seconds 1.7776368e+09`,
-		`mailweir_upstream_width 2.5`,
-		`mailweir_upstream_ceiling 4`,
-		`mailweir_upstream_connections 3`,
-		`mailweir_upstream_connections_dialing 1`,
-		`mailweir_upstream_rate_limit 13.5`,
-		`mailweir_upstream_share 0.5`,
-		`mailweir_upstream_waiting_seconds 12`,
-		`mailweir_upstream_session_cap 350`,
-		`mailweir_upstream_quota_used 40`,
-		`mailweir_upstream_quota_limit 100`,
-		`mailweir_upstream_addresses 2`,
-		`mailweir_upstream_addresses_down 1`,
-		`mailweir_upstream_last_move_timestamp_seconds 1.7776368e+09`,
-		`mailweir_upstream_next_probe_timestamp_seconds 1.777636801e+09`,
-		`mailweir_upstream_token_expiry_timestamp_seconds 1.77763686e+09`,
-		`mailweir_upstream_state{state="calm"} 1`,
-		`mailweir_upstream_state{state="open"} 0`,
-		`mailweir_upstream_outcomes_total{class="busy"} 1`,
-		`mailweir_upstream_outcomes_total{class="ok"} 7`,
-		`mailweir_upstream_held 1`,
+		`mailweir_upstream_width{upstream="default"} 2.5`,
+		`mailweir_upstream_ceiling{upstream="default"} 4`,
+		`mailweir_upstream_connections{upstream="default"} 3`,
+		`mailweir_upstream_connections_dialing{upstream="default"} 1`,
+		`mailweir_upstream_rate_limit{upstream="default"} 13.5`,
+		`mailweir_upstream_share{upstream="default"} 0.5`,
+		`mailweir_upstream_waiting_seconds{upstream="default"} 12`,
+		`mailweir_upstream_session_cap{upstream="default"} 350`,
+		`mailweir_upstream_quota_used{upstream="default"} 40`,
+		`mailweir_upstream_quota_limit{upstream="default"} 100`,
+		`mailweir_upstream_addresses{upstream="default"} 2`,
+		`mailweir_upstream_addresses_down{upstream="default"} 1`,
+		`mailweir_upstream_last_move_timestamp_seconds{upstream="default"} 1.7776368e+09`,
+		`mailweir_upstream_next_probe_timestamp_seconds{upstream="default"} 1.777636801e+09`,
+		`mailweir_upstream_token_expiry_timestamp_seconds{upstream="default"} 1.77763686e+09`,
+		`mailweir_upstream_state{state="calm",upstream="default"} 1`,
+		`mailweir_upstream_state{state="open",upstream="default"} 0`,
+		`mailweir_upstream_outcomes_total{class="busy",upstream="default"} 1`,
+		`mailweir_upstream_outcomes_total{class="ok",upstream="default"} 7`,
+		`mailweir_upstream_held{upstream="default"} 1`,
+		`mailweir_upstream_width{upstream="bulk"} 7`,
+		`mailweir_upstream_held{upstream="bulk"} 0`,
+		`mailweir_upstream_address_up{address="a.example[192.0.2.1]:25",upstream="default"} 1`,
+		`mailweir_upstream_address_connections{address="a.example[192.0.2.1]:25",upstream="default"} 3`,
+		`mailweir_upstream_address_up{address="b.example[192.0.2.2]:25",upstream="default"} 0`,
 		`mailweir_journal_bytes 100`,
 		`mailweir_journal_max_bytes 1000`,
 		`mailweir_journal_segments 2`,
@@ -101,9 +106,9 @@ func TestAnEmptyStatusIsShownToo(t *testing.T) {
 
 // The state table grows with the controller; a state that nobody listed must still be seen.
 func TestAStateThatIsNotListedIsShown(t *testing.T) {
-	status := func() Status { return Status{Upstream: UpstreamStatus{State: "new"}} }
+	status := func() Status { return Status{Upstreams: []UpstreamStatus{{Name: "x", State: "new"}}} }
 	want := "# HELP mailweir_upstream_state 1 for the state that the flow control is in.\n" +
-		"# TYPE mailweir_upstream_state gauge\nmailweir_upstream_state{state=\"new\"} 1\n"
+		"# TYPE mailweir_upstream_state gauge\nmailweir_upstream_state{state=\"new\",upstream=\"x\"} 1\n"
 	if err := testutil.CollectAndCompare(&collector{status: status}, strings.NewReader(want), "mailweir_upstream_state"); err != nil {
 		t.Error(err)
 	}

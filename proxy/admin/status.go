@@ -4,16 +4,20 @@ import "time"
 
 // Status is the answer of GET /v1/status.
 type Status struct {
-	Version  string         `json:"version"`
-	Started  time.Time      `json:"started"`
-	Ready    string         `json:"ready"` // ReadyYes, or why not
-	Draining bool           `json:"draining"`
-	Queue    QueueStatus    `json:"queue"`
-	Upstream UpstreamStatus `json:"upstream"`
-	Journal  JournalStatus  `json:"journal"`
-	Front    FrontStatus    `json:"front"`
-	Signing  SigningStatus  `json:"signing"`
+	Version   string           `json:"version"`
+	Started   time.Time        `json:"started"`
+	Ready     string           `json:"ready"` // ReadyYes, or why not
+	Draining  bool             `json:"draining"`
+	Queue     QueueStatus      `json:"queue"`
+	Upstream  UpstreamStatus   `json:"upstream"`  // the default one
+	Upstreams []UpstreamStatus `json:"upstreams"` // all, the default one first
+	Journal   JournalStatus    `json:"journal"`
+	Front     FrontStatus      `json:"front"`
+	Signing   SigningStatus    `json:"signing"`
 }
+
+// DefaultUpstream is the name of the upstream that takes what no route names.
+const DefaultUpstream = "default"
 
 // ReadyYes is Status.Ready while the readiness probe succeeds.
 const ReadyYes = "yes"
@@ -41,7 +45,11 @@ type QueueStatus struct {
 
 // UpstreamStatus is the controller's and the pool's.
 type UpstreamStatus struct {
+	Name         string            `json:"name"` // DefaultUpstream, or as routes name it
 	Address      string            `json:"address"`
+	Held         string            `json:"held,omitempty"` // why nothing is sent
+	Pending      int               `json:"pending"`        // deliveries
+	InFlight     int               `json:"in_flight"`      // of them
 	State        string            `json:"state"`
 	Reason       string            `json:"reason"` // why that state
 	States       []string          `json:"-"`      // every value that State can have, for the metric; nil: only the present one is shown
@@ -56,6 +64,7 @@ type UpstreamStatus struct {
 	Linger       float64           `json:"linger_seconds"`  // how long an idle connection is kept
 	Addresses    int               `json:"addresses"`
 	Down         int               `json:"addresses_down"` // of Addresses: those that do not answer
+	Hosts        []AddressStatus   `json:"hosts"`          // one for each of Addresses, in the order of the configuration
 	LastMove     string            `json:"last_move"`      // what moved, from, to, why
 	LastMoveAt   time.Time         `json:"last_move_at,omitzero"`
 	LastReply    string            `json:"last_move_reply,omitempty"` // what the upstream said to cause it
@@ -74,6 +83,19 @@ type UpstreamStatus struct {
 	Token        string            `json:"token,omitempty"` // what became of the last request for one; "": no OAuth
 	TokenExpiry  time.Time         `json:"token_expiry,omitzero"`
 	Transactions uint64            `json:"transactions"`
+}
+
+// AddressStatus is one address of an upstream.
+type AddressStatus struct {
+	Address      string    `json:"address"` // as relay.example[192.0.2.1]:25
+	Priority     int       `json:"priority"`
+	Weight       int       `json:"weight"`
+	Up           bool      `json:"up"` // the last attempt was answered, or there was none
+	Connections  int       `json:"connections"`
+	Dialing      int       `json:"dialing"`
+	Failures     int       `json:"failures"` // attempts in a row without an answer
+	NoDialBefore time.Time `json:"no_dial_before,omitzero"`
+	LastError    string    `json:"last_error,omitempty"` // class and stage
 }
 
 // JournalStatus is the journal's.
@@ -123,5 +145,6 @@ type Entry struct {
 	State    string    `json:"state"` // due, in flight, deferred, dead
 	Attempts int       `json:"attempts"`
 	Next     time.Time `json:"next,omitzero"`
-	Reason   string    `json:"reason,omitempty"` // the last reply
+	Upstream string    `json:"upstream,omitempty"` // where it goes
+	Reason   string    `json:"reason,omitempty"`   // the last reply
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/mailweir/mailweir/proxy/journal"
 	"github.com/mailweir/mailweir/proxy/oauth"
 	"github.com/mailweir/mailweir/proxy/queue"
+	"github.com/mailweir/mailweir/proxy/route"
 	"github.com/mailweir/mailweir/proxy/smtpd"
 	"github.com/mailweir/mailweir/proxy/upstream"
 )
@@ -35,7 +36,9 @@ type Config struct {
 	OAuth    oauth.Config // where the upstream's tokens come from; the zero value: nowhere
 	Flow     flowctl.Config
 	Admin    admin.Config
-	DKIM     []dkim.Key // what to sign with; nil: nothing is signed
+	DKIM     []dkim.Key  // what to sign with; nil: nothing is signed
+	Others   []Upstream  // upstreams beside the default one; nil: none
+	Table    route.Table // which mail goes to which of them; nil: all to the default one
 
 	UpstreamProfile      string        // one of profiles: where defaults come from
 	UpstreamSlowness     string        // ignore or gain; what it comes to is in Flow
@@ -43,6 +46,8 @@ type Config struct {
 	UpstreamRulesFile    string        // with such a list, in place of it; "": none
 	DKIMKeys             YAMLText      // a list of keys; parsed they are in DKIM
 	DKIMKeysFile         string        // with such a list, in place of it; "": none
+	Routes               YAMLText      // a list of routes; parsed they are in Others and Table
+	RoutesFile           string        // with such a list, in place of it; "": none
 	QueueMaxMessages     int           // pending messages; beyond it 452 4.3.1; 0: by the memory limit (Load fills it in)
 	JournalAllowVolatile bool          // accepts a journal on tmpfs or overlayfs
 	DrainTimeout         time.Duration // after SIGTERM

@@ -61,6 +61,7 @@ func load(environ []string, host host) (Config, *Report, error) {
 	l.loadRules()
 	l.loadKeys()
 	l.derive()
+	l.loadRoutes()
 	l.validate()
 	report := &Report{Values: l.report(), Warnings: l.warnings}
 	if len(l.faults) > 0 {

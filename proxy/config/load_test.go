@@ -76,10 +76,12 @@ func TestEverySettingCanBeSetInTheEnvironmentAndInTheFile(t *testing.T) {
 		"admin.listen": "unix:/run/a.sock", "time_scale": "0.5", "upstream.profile": "ses",
 		"upstream.recipients_per_transaction": "50", "upstream.rules": "[{class: rate, code: 454}]", "quota.recipients_per_day": "12",
 		"upstream.auth": "plain", "upstream.server_name": "r.example", "upstream.oauth_algorithm": "RS256",
-		"upstream.slowness": "gain", "upstream.patience": "1.5",
-		"dkim.keys": "[{key_file: ../dkim/testdata/ed25519.pem, selector: s}]",
+		"upstream.slowness": "gain",
+		"upstream.patience": "1.5",
+		"dkim.keys":         "[{key_file: ../dkim/testdata/ed25519.pem, selector: s}]",
+		"routes":            "[{from: a.example, upstream: b, url: 'smtp://b.example'}]",
 	}
-	elsewhere := []string{fileSetting, "upstream.rules_file", "dkim.keys_file", // need files, or exclude others
+	elsewhere := []string{fileSetting, "upstream.rules_file", "dkim.keys_file", "routes_file", // need files, or exclude others
 		"upstream.oauth_tenant", "upstream.oauth_token_url", "upstream.oauth_client_id", "upstream.oauth_client_secret",
 		"upstream.oauth_refresh_token", "upstream.oauth_google_subject", "upstream.oauth_scope"}
 	elsewhere = append(elsewhere, fileSettings()...)

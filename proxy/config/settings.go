@@ -71,7 +71,7 @@ var settings = []setting{
 		at:  func(c *Config) any { return &c.SMTPD.IdleTimeout }},
 
 	{key: "upstream.url", env: "MAILWEIR_UPSTREAM", empty: "required", example: "smtp://relay.example.com:587",
-		doc: "The relay that takes the mail: `smtp://host:587` (STARTTLS when offered) or `smtps://host:465`.",
+		doc: "The relay that takes the mail: `smtp://host:587` (STARTTLS when offered) or `smtps://host:465`; or several separated by commas, with `?priority=10&weight=2` where they are not equal: see Several hosts.",
 		at:  func(c *Config) any { return &c.Upstream.URL }},
 	{key: "upstream.username", env: "MAILWEIR_UPSTREAM_USERNAME", empty: "no AUTH",
 		doc: "User name at the upstream; with credentials TLS is required and verified.",
@@ -180,6 +180,13 @@ var settings = []setting{
 	{key: "rate_per_second", env: "MAILWEIR_RATE_PER_SECOND", value: "0", empty: "no fixed limit", max: "100000",
 		doc: "The most messages a second the upstream is given; may be a fraction.",
 		at:  func(c *Config) any { return &c.Flow.PerSecond }},
+
+	{key: "routes", env: "MAILWEIR_ROUTES", empty: "everything goes to the default upstream",
+		doc: "Which mail goes to another upstream, a YAML list of from, to, upstream and that upstream's settings; see Routes.",
+		at:  func(c *Config) any { return &c.Routes }},
+	{key: "routes_file", env: "MAILWEIR_ROUTES_FILE",
+		doc: "File with such a list, in place of the list itself; read at the start.",
+		at:  func(c *Config) any { return &c.RoutesFile }},
 
 	{key: "dkim.keys", env: "MAILWEIR_DKIM_KEYS", empty: "nothing is signed",
 		doc: "Keys that sign mail by the domain of its From field, a YAML list of domain, selector, key_file and from; see DKIM.",

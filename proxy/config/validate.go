@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mailweir/mailweir/proxy/admin"
+	"github.com/mailweir/mailweir/proxy/upstream"
 )
 
 // validate finds what is wrong with the meaning of settings and between them; decode has looked at each text
@@ -117,20 +118,28 @@ func (l *loader) checkCollisions() {
 // on loopback, so the same port there is enough to be it.
 func (l *loader) checkLoop() {
 	const key = "upstream.url"
-	hostport, _, err := l.cfg.Upstream.Address()
-	if err != nil || !l.sound(key, "listen") {
+	if !l.sound(key, "listen") {
 		return
 	}
-	host, port, err := net.SplitHostPort(hostport)
-	if err != nil || !isLoopback(host) {
-		return
+	if own := l.frontDoor(l.cfg.Upstream); own != "" {
+		l.fault(key, "is our own front door, "+own, "the relay's address")
 	}
-	for _, addr := range l.cfg.SMTPD.Listen {
-		if _, own, err := net.SplitHostPort(addr); err == nil && own == port {
-			l.fault(key, "is our own front door, "+addr, "the relay's address")
-			return
+}
+
+// frontDoor returns which of our listeners an upstream is, "" for none.
+func (l *loader) frontDoor(u upstream.Config) string {
+	hosts, err := u.Hosts()
+	if err != nil {
+		return "" // a fault already
+	}
+	for _, h := range hosts {
+		for _, addr := range l.cfg.SMTPD.Listen {
+			if _, own, err := net.SplitHostPort(addr); err == nil && own == h.Port && isLoopback(h.Name) {
+				return addr
+			}
 		}
 	}
+	return ""
 }
 
 func isLoopback(host string) bool {

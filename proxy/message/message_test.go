@@ -209,7 +209,7 @@ func FuzzOutline(f *testing.F) {
 		var e Envelope
 		want := e.UnmarshalBinary(b)
 		var to []string
-		got, err := ReadOutline(b, func(addr []byte) { to = append(to, string(addr)) })
+		got, err := ReadOutline(b, func(_, addr []byte) { to = append(to, string(addr)) })
 		if (err == nil) != (want == nil) {
 			t.Fatalf("%v; the envelope: %v", err, want)
 		}

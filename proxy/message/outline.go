@@ -13,19 +13,22 @@ type Outline struct {
 	Recipients int
 }
 
-// ReadOutline reads what Envelope.AppendBinary wrote, refuses what UnmarshalBinary refuses, and calls recipient with each address in
-// its order; addr aliases b.
-func ReadOutline(b []byte, recipient func(addr []byte)) (Outline, error) {
+// ReadOutline reads what Envelope.AppendBinary wrote, refuses what UnmarshalBinary refuses, and calls recipient with the sender and each address in
+// its order; both alias b.
+func ReadOutline(b []byte, recipient func(from, addr []byte)) (Outline, error) {
 	var o Outline
+	var from []byte // stands before the recipients
 	for len(b) > 0 {
 		tag, v, rest, err := nextField(b)
 		if err != nil {
 			return Outline{}, err
 		}
 		switch tag {
+		case tagFrom:
+			from = v
 		case tagTo:
 			o.Recipients++
-			recipient(v)
+			recipient(from, v)
 		case tagNotify, tagORcpt:
 			if o.Recipients == 0 {
 				return Outline{}, fmt.Errorf("%w: parameter before its recipient", errEnvelope)

@@ -10,7 +10,7 @@ import (
 )
 
 func TestTheOldestReadyIsTheOneThatWasReadyFirst(t *testing.T) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
 	want := func(now, since int) {
 		t.Helper()

@@ -15,9 +15,12 @@ const keptDeliveries = 4096
 
 // renew lets go of what grew with a backlog and shrinks by itself not at all. Queue is empty.
 func (q *Queue) renew() {
-	q.to, q.byName = map[Ref][]int{}, map[string]uint32{}
+	q.to, q.byName = map[Ref][]int{}, map[keyName]uint32{}
 	q.keys, q.freeKeys = make([]key, 1), nil
-	q.turns, q.waiting, q.most = turns{}, nil, 0
+	q.waiting, q.most = nil, 0
+	for _, l := range q.lanes {
+		l.turns = turns{}
+	}
 }
 
 func (q *Queue) newEntry(id message.ID, received time.Time, recipients, deliveries int) uint32 {
@@ -30,11 +33,11 @@ func (q *Queue) newEntry(id message.ID, received time.Time, recipients, deliveri
 // newSlot makes a delivery that is in no list yet.
 func (q *Queue) newSlot(e uint32, g Group) uint32 {
 	i := q.slots.take()
-	*q.slots.at(i) = slot{entry: e, key: q.intern(g.Key), tries: g.Tries, partial: g.To != nil}
+	*q.slots.at(i) = slot{entry: e, key: q.intern(keyName{g.Lane, g.Key}), tries: g.Tries, partial: g.To != nil}
 	if g.To != nil {
 		q.to[Ref(i)] = g.To
 	}
-	q.stats.Deliveries++
+	q.count(q.lane(i), func(n *Stats) { n.Deliveries++ })
 	q.most = max(q.most, q.stats.Deliveries)
 	return i
 }
@@ -49,7 +52,7 @@ func (s *slot) due() int64 { return int64(uint64(s.place[1])<<32 | uint64(s.plac
 func (s *slot) setDue(t int64) { s.place = [2]uint32{uint32(t), uint32(uint64(t) >> 32)} }
 
 // intern counts one more delivery of the key.
-func (q *Queue) intern(name string) uint32 {
+func (q *Queue) intern(name keyName) uint32 {
 	k, ok := q.byName[name]
 	if !ok {
 		if n := len(q.freeKeys); n > 0 {
@@ -58,7 +61,7 @@ func (q *Queue) intern(name string) uint32 {
 			q.keys = append(q.keys, key{})
 			k = uint32(len(q.keys) - 1)
 		}
-		q.keys[k] = key{name: name}
+		q.keys[k] = key{name: name.name, lane: q.Lane(name.lane)}
 		q.byName[name] = k
 	}
 	q.keys[k].refs++
@@ -69,7 +72,7 @@ func (q *Queue) intern(name string) uint32 {
 func (q *Queue) unref(k uint32) {
 	q.keys[k].refs--
 	if q.keys[k].refs == 0 {
-		delete(q.byName, q.keys[k].name)
+		delete(q.byName, keyName{q.keys[k].lane.n, q.keys[k].name})
 		q.keys[k] = key{}
 		q.freeKeys = append(q.freeKeys, k)
 	}
@@ -79,15 +82,16 @@ func (q *Queue) unref(k uint32) {
 func (q *Queue) ready(i uint32, first bool) {
 	s := q.slots.at(i)
 	s.state, s.place = ready, [2]uint32{none, none}
-	q.stats.Ready++
 	k := &q.keys[s.key]
+	l := k.lane
+	q.count(l, func(n *Stats) { n.Ready++ })
 	switch {
 	case k.head == none:
 		k.head, k.tail = i, i
-		if first && q.clockStopped() { // in a hold, the last to be probed again
-			q.turns.pushFront(s.key)
+		if first && l.clockStopped() { // in a hold, the last to be probed again
+			l.turns.pushFront(s.key)
 		} else {
-			q.turns.push(s.key)
+			l.turns.push(s.key)
 		}
 	case first:
 		*s.next(), *q.slots.at(k.head).prev(), k.head = k.head, i, i
@@ -117,18 +121,19 @@ func (q *Queue) deferUntil(i uint32, due time.Time) {
 	s := q.slots.at(i)
 	s.state = deferred
 	s.setDue(due.UnixMicro())
-	q.stats.Deferred++
+	q.count(q.lane(i), func(n *Stats) { n.Deferred++ })
 	heap.Push((*byDue)(q), i)
 }
 
-// promote makes ready what is due. While the clock stands still, for the upstream is held, what was tried before goes to the front:
+// promote makes ready what is due. While the clock of a lane stands still, for the upstream is held, what was tried before goes to the front:
 // probes take from the back, and should not try the same again.
 func (q *Queue) promote(now time.Time) {
 	for len(q.waiting) > 0 && q.slots.at(q.waiting[0]).due() <= now.UnixMicro() {
 		i := heap.Pop((*byDue)(q)).(uint32)
-		q.stats.Deferred--
-		q.ready(i, q.clockStopped())
-		q.ages.come(now)
+		l := q.lane(i)
+		q.count(l, func(n *Stats) { n.Deferred-- })
+		q.ready(i, l.clockStopped())
+		l.ages.come(now)
 	}
 }
 
@@ -137,7 +142,7 @@ func (q *Queue) leave(ref Ref, want state) {
 	if q.slots.at(uint32(ref)).state != want {
 		panic("queue: a delivery that is not in flight was given back")
 	}
-	q.stats.InFlight--
+	q.count(q.lane(uint32(ref)), func(n *Stats) { n.InFlight-- })
 }
 
 // turns is a ring of keys.

@@ -2,7 +2,7 @@ package queue
 
 import "time"
 
-// Pause is a span in which no delivery ages: the upstream was misconfigured, out of quota or held.
+// Pause is a span in which no delivery of a lane ages: its upstream was misconfigured, out of quota or held.
 type Pause struct {
 	From, To time.Time // To is zero while it lasts
 }
@@ -23,36 +23,36 @@ func (p Pause) within(from, to time.Time) time.Duration {
 }
 
 // StopClock begins a pause, unless one lasts already.
-func (q *Queue) StopClock(now time.Time) {
-	if q.clockStopped() {
+func (l *Lane) StopClock(now time.Time) {
+	if l.clockStopped() {
 		return
 	}
-	if len(q.pauses) == maxPauses {
-		q.pauses[1].From = q.pauses[0].From
-		q.pauses = q.pauses[1:]
+	if len(l.pauses) == maxPauses {
+		l.pauses[1].From = l.pauses[0].From
+		l.pauses = l.pauses[1:]
 	}
-	q.pauses = append(q.pauses, Pause{From: now})
+	l.pauses = append(l.pauses, Pause{From: now})
 }
 
 // StartClock ends the pause, if one lasts.
-func (q *Queue) StartClock(now time.Time) {
-	if q.clockStopped() {
-		q.pauses[len(q.pauses)-1].To = now
+func (l *Lane) StartClock(now time.Time) {
+	if l.clockStopped() {
+		l.pauses[len(l.pauses)-1].To = now
 	}
 }
 
-func (q *Queue) clockStopped() bool {
-	n := len(q.pauses)
-	return n > 0 && q.pauses[n-1].To.IsZero()
+func (l *Lane) clockStopped() bool {
+	n := len(l.pauses)
+	return n > 0 && l.pauses[n-1].To.IsZero()
 }
 
 // Pauses returns the spans for the journal; RestorePauses takes them back after a restart, before the
 // first Add. Spans that ended before every pending message was received are of no more use.
-func (q *Queue) Pauses() []Pause { return append([]Pause(nil), q.pauses...) }
+func (l *Lane) Pauses() []Pause { return append([]Pause(nil), l.pauses...) }
 
 // RestorePauses replaces the spans. One that lasted at the end of the last run is taken to have
 // lasted until now.
-func (q *Queue) RestorePauses(now time.Time, pauses []Pause) {
-	q.pauses = append(q.pauses[:0], pauses[max(0, len(pauses)-maxPauses):]...)
-	q.StartClock(now)
+func (l *Lane) RestorePauses(now time.Time, pauses []Pause) {
+	l.pauses = append(l.pauses[:0], pauses[max(0, len(pauses)-maxPauses):]...)
+	l.StartClock(now)
 }

@@ -2,7 +2,8 @@
 //
 // It is a deterministic state machine: it does no I/O, starts no goroutines and never reads the
 // clock. Deliveries of different keys take turns, so that a flood for one domain delays nobody
-// else; deliveries of one key go in the order in which they became due. One goroutine owns a Queue.
+// else; deliveries of one key go in the order in which they became due. Lanes keep apart what leaves by different ways: each is
+// asked for its own next delivery, and none waits for another. One goroutine owns a Queue.
 package queue
 
 import (
@@ -19,8 +20,8 @@ import (
 // name another delivery.
 type Ref uint32
 
-// Delivery is the unit of the queue: those recipients of one message that share their fate so far. A
-// message starts as one delivery of up to MaxGroup recipients (the upstream fans out by domain, so
+// Delivery is the unit of the queue: those recipients of one message that leave by the same lane and share their fate so far. A
+// message starts as one delivery a lane of up to MaxGroup recipients (the upstream fans out by domain, so
 // splitting it earlier would only send the body more often); recipients that fail on their own
 // account go on as deliveries of their own.
 type Delivery struct {
@@ -30,6 +31,7 @@ type Delivery struct {
 	Recipients int       // of the message
 	To         []int     // indices of recipients; nil: all of the message. Not to be changed.
 	Tries                // what it has been through
+	Lane       int       // which way it leaves
 	Last       bool      // the message has no other delivery
 	Since      time.Time // when it became ready, or a little earlier
 }
@@ -97,6 +99,7 @@ type slot struct {
 // key is one name under which deliveries queue up.
 type key struct {
 	name       string
+	lane       *Lane
 	head, tail uint32 // ready deliveries
 	refs       int    // deliveries of this key, in any state
 }
@@ -109,14 +112,12 @@ type Queue struct {
 	slots   slab[slot]
 	to      map[Ref][]int // recipients of the deliveries that are not whole messages
 	keys    []key
-	byName  map[string]uint32
-	turns   turns   // keys that have something ready, in order of their turn
+	byName  map[keyName]uint32
+	lanes   []*Lane // never empty
 	waiting dueHeap // deferred deliveries
-	pauses  []Pause // spans that do not count towards expiry
 	grace   time.Time
 
 	freeKeys []uint32
-	ages     ages
 	most     int // deliveries at one time since the queue was last empty
 	stats    Stats
 }
@@ -136,13 +137,21 @@ const startGrace = 10 * time.Minute
 // New returns an empty queue. Equal seeds, calls and times give equal answers.
 func New(cfg Config, seed uint64, now time.Time) *Queue {
 	q := &Queue{cfg: cfg, random: rand.New(rand.NewPCG(seed, 0)), grace: now.Add(startGrace)}
+	q.Lane(0)
 	q.renew()
 	return q
 }
 
+// keyName is what deliveries of one key have in common.
+type keyName struct {
+	lane int
+	name string
+}
+
 // Group is a delivery to be added.
 type Group struct {
-	Key   string    // deliveries of different keys take turns
+	Lane  int       // which way it leaves
+	Key   string    // deliveries of one lane and different keys take turns
 	To    []int     // nil: all recipients of the message. The queue keeps it.
 	Due   time.Time // zero: at once
 	Tries Tries
@@ -159,50 +168,19 @@ func (q *Queue) Add(now time.Time, id message.ID, received time.Time, recipients
 			q.deferUntil(ref, earlier(g.Due, now.Add(q.longestPause())))
 		} else {
 			q.ready(ref, false)
-			q.ages.come(now)
+			q.lane(ref).ages.come(now)
 		}
 	}
-}
-
-// Next takes the delivery whose turn it is; it is in flight until Return, Defer or End.
-func (q *Queue) Next(now time.Time) (Delivery, bool) {
-	q.promote(now)
-	k, ok := q.turns.pop()
-	if !ok {
-		return Delivery{}, false
-	}
-	ref := q.keys[k].head
-	q.unlink(ref)
-	if q.keys[k].head != none {
-		q.turns.push(k)
-	}
-	return q.fly(ref), true
-}
-
-// NextNewest takes what became ready last, of the key whose turn would come last; another key follows. It is for probes, which
-// must not go through a pile of the same kind one by one.
-func (q *Queue) NextNewest(now time.Time) (Delivery, bool) {
-	q.promote(now)
-	k, ok := q.turns.popLast()
-	if !ok {
-		return Delivery{}, false
-	}
-	ref := q.keys[k].tail
-	q.unlink(ref)
-	if q.keys[k].head != none {
-		q.turns.pushFront(k)
-	}
-	return q.fly(ref), true
 }
 
 // fly makes a delivery that is in no list one in flight.
 func (q *Queue) fly(ref uint32) Delivery {
 	s := q.slots.at(ref)
 	s.state = inFlight
-	q.stats.Ready--
-	q.stats.InFlight++
+	l := q.lane(ref)
+	q.count(l, func(n *Stats) { n.Ready--; n.InFlight++ })
 	d := q.delivery(ref)
-	d.Since = q.ages.leave()
+	d.Since = l.ages.leave()
 	return d
 }
 
@@ -216,6 +194,7 @@ func (q *Queue) delivery(i uint32) Delivery {
 		Recipients: int(e.recipients),
 		To:         q.to[Ref(i)],
 		Tries:      s.tries,
+		Lane:       q.keys[s.key].lane.n,
 		Last:       e.open == 1,
 	}
 }
@@ -224,7 +203,7 @@ func (q *Queue) delivery(i uint32) Delivery {
 func (q *Queue) Return(ref Ref, since time.Time) {
 	q.leave(ref, inFlight)
 	q.ready(uint32(ref), true)
-	q.ages.back(since)
+	q.lane(uint32(ref)).ages.back(since)
 }
 
 // Defer counts a failed try and makes the delivery wait, longer at each failure of the same cause. hint, if
@@ -246,13 +225,14 @@ func (q *Queue) Suspect(ref Ref) {
 }
 
 // Split makes a new delivery of some recipients of one that is in flight. It is in flight too and has the same history;
-// the caller Narrows ref to the others.
+// the caller Narrows ref to the others. It stays in the lane.
 func (q *Queue) Split(ref Ref, to []int, key string) Ref {
 	s := q.slots.at(uint32(ref))
 	q.entries.at(s.entry).open++
-	other := q.newSlot(s.entry, Group{Key: key, To: to, Tries: s.tries})
+	l := q.lane(uint32(ref))
+	other := q.newSlot(s.entry, Group{Lane: l.n, Key: key, To: to, Tries: s.tries})
 	q.slots.at(other).state = inFlight
-	q.stats.InFlight++
+	q.count(l, func(n *Stats) { n.InFlight++ })
 	return Ref(other)
 }
 
@@ -269,9 +249,9 @@ func (q *Queue) End(ref Ref) (last bool) {
 	if s.partial {
 		delete(q.to, ref)
 	}
+	q.count(q.lane(uint32(ref)), func(n *Stats) { n.Deliveries-- })
 	q.unref(s.key)
 	q.slots.give(uint32(ref))
-	q.stats.Deliveries--
 	e := q.entries.at(s.entry)
 	e.open--
 	if last = e.open == 0; last {
@@ -282,19 +262,6 @@ func (q *Queue) End(ref Ref) (last bool) {
 		q.renew()
 	}
 	return last
-}
-
-// Ready returns how many deliveries may be started now.
-func (q *Queue) Ready(now time.Time) int {
-	q.promote(now)
-	return q.stats.Ready
-}
-
-// ReadySince returns since when the oldest delivery that may be started now waits for that, or a little earlier; the zero time
-// when there is none.
-func (q *Queue) ReadySince(now time.Time) time.Time {
-	q.promote(now)
-	return q.ages.oldest()
 }
 
 // NextDue returns when the next deferred delivery is due; the zero time when none is.
@@ -363,7 +330,7 @@ func (q *Queue) Expired(now time.Time, ref Ref) bool {
 	}
 	received := time.UnixMicro(q.entries.at(q.slots.at(uint32(ref)).entry).received)
 	waited := now.Sub(received)
-	for _, p := range q.pauses {
+	for _, p := range q.lane(uint32(ref)).pauses {
 		waited -= p.within(received, now)
 	}
 	return waited >= q.cfg.ExpireAfter

@@ -15,9 +15,9 @@ var (
 	cfg   = Config{RetryMin: time.Second, RetryMax: time.Minute, RecipientRetryMin: 5 * time.Minute, RecipientRetryMax: time.Hour, ExpireAfter: 96 * time.Hour}
 )
 
-func add(q *Queue, id message.ID, key string) { q.Add(start, id, start, 1, []Group{{Key: key}}) }
+func add(q *Lane, id message.ID, key string) { q.Add(start, id, start, 1, []Group{{Key: key}}) }
 
-func next(t *testing.T, q *Queue, now time.Time) Delivery {
+func next(t *testing.T, q *Lane, now time.Time) Delivery {
 	t.Helper()
 	d, ok := q.Next(now)
 	if !ok {
@@ -26,7 +26,7 @@ func next(t *testing.T, q *Queue, now time.Time) Delivery {
 	return d
 }
 
-func wantNothing(t *testing.T, q *Queue, now time.Time) {
+func wantNothing(t *testing.T, q *Lane, now time.Time) {
 	t.Helper()
 	if d, ok := q.Next(now); ok {
 		t.Fatalf("message %d is due", d.ID)
@@ -34,7 +34,7 @@ func wantNothing(t *testing.T, q *Queue, now time.Time) {
 }
 
 func TestKeysTakeTurns(t *testing.T) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	for id := range message.ID(4) {
 		add(q, id+1, "flood.example")
 	}
@@ -49,7 +49,7 @@ func TestKeysTakeTurns(t *testing.T) {
 }
 
 func TestTheNewestOfAKeyCanBeTakenFirst(t *testing.T) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	for id := range message.ID(4) {
 		add(q, id+1, "a")
 	}
@@ -63,7 +63,7 @@ func TestTheNewestOfAKeyCanBeTakenFirst(t *testing.T) {
 }
 
 func TestAProbeFindsTheLatestBehindAPileOfKeys(t *testing.T) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	for id := range message.ID(300) {
 		add(q, id+1, fmt.Sprint("bad", id))
 	}
@@ -81,7 +81,7 @@ func TestAProbeFindsTheLatestBehindAPileOfKeys(t *testing.T) {
 }
 
 func TestAProbeTakesWhatWasNotTriedYet(t *testing.T) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	for id := range message.ID(3) {
 		add(q, id+1, "a")
 	}
@@ -104,7 +104,7 @@ func TestBackoffNeverWraps(t *testing.T) {
 }
 
 func TestRowsAreTheOldest(t *testing.T) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	for i := range message.ID(100) {
 		add(q, (i*37)%100+1, "a")
 	}
@@ -120,7 +120,7 @@ func TestRowsAreTheOldest(t *testing.T) {
 }
 
 func TestWhatIsHandedBackIsTheNextOfItsKey(t *testing.T) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	add(q, 1, "a")
 	add(q, 2, "a")
 	d := next(t, q, start)
@@ -138,7 +138,7 @@ func TestPausesGrowJitteredAndStayBelowTheirMaximum(t *testing.T) {
 		{ByUpstream, cfg.RetryMin, cfg.RetryMax},
 		{ByRecipient, cfg.RecipientRetryMin, cfg.RecipientRetryMax},
 	} {
-		q := New(cfg, 7, start)
+		q := New(cfg, 7, start).Lane(0)
 		add(q, 1, "a")
 		now, base := start, c.lo
 		for i := range 40 {
@@ -160,7 +160,7 @@ func TestPausesGrowJitteredAndStayBelowTheirMaximum(t *testing.T) {
 }
 
 func TestAHintOfTheUpstreamIsObeyedWithinTheLongestPause(t *testing.T) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	add(q, 1, "a")
 	due, _ := q.Defer(start, next(t, q, start).Ref, ByUpstream, 10*time.Minute)
 	if got := due.Sub(start); got != 10*time.Minute {
@@ -173,7 +173,7 @@ func TestAHintOfTheUpstreamIsObeyedWithinTheLongestPause(t *testing.T) {
 }
 
 func TestUncertainDeliveriesAreRepeatedAHandfulOfTimes(t *testing.T) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	add(q, 1, "a")
 	now := start
 	for tries := 1; ; tries++ {
@@ -193,13 +193,13 @@ func TestUncertainDeliveriesAreRepeatedAHandfulOfTimes(t *testing.T) {
 }
 
 func TestARestoredDueTimeFromAWrongClockIsBroughtNear(t *testing.T) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	q.Add(start, 1, start, 1, []Group{{Key: "a", Due: start.Add(10_000 * time.Hour)}})
 	next(t, q, start.Add(uncertainHold))
 }
 
 func TestExpiryStandsStillInPausesAndAfterAStart(t *testing.T) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	q.Add(start, 1, start, 1, []Group{{Key: "a"}})
 	q.Add(start, 2, start.Add(-1000*time.Hour), 1, []Group{{Key: "b"}})
 	fresh, old := next(t, q, start).Ref, next(t, q, start).Ref
@@ -221,11 +221,11 @@ func TestExpiryStandsStillInPausesAndAfterAStart(t *testing.T) {
 }
 
 func TestAPauseThatARestartInterruptedLastedUntilThen(t *testing.T) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	q.StopClock(start)
 	saved := q.Pauses()
 	later := start.Add(200 * time.Hour)
-	q = New(cfg, 1, later)
+	q = New(cfg, 1, later).Lane(0)
 	q.RestorePauses(later, saved)
 	q.Add(later, 1, start, 1, []Group{{Key: "a"}})
 	if ref := next(t, q, later).Ref; q.Expired(later.Add(95*time.Hour), ref) {
@@ -234,7 +234,7 @@ func TestAPauseThatARestartInterruptedLastedUntilThen(t *testing.T) {
 }
 
 func TestTooManyPausesNeverExpireEarlier(t *testing.T) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	q.Add(start, 1, start, 1, []Group{{Key: "a"}})
 	ref := next(t, q, start).Ref
 	now := start
@@ -252,7 +252,7 @@ func TestTooManyPausesNeverExpireEarlier(t *testing.T) {
 }
 
 func TestADeliverySplitsAndEndsInParts(t *testing.T) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	add(q, 1, "*")
 	d := next(t, q, start)
 	other := q.Split(d.Ref, []int{2}, "slow.example")
@@ -280,7 +280,7 @@ func TestADeliverySplitsAndEndsInParts(t *testing.T) {
 // Whatever the order of calls, nothing is lost, nothing comes twice, and the counts are true.
 func TestNothingIsLostOrRepeated(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		q := New(cfg, rapid.Uint64().Draw(t, "seed"), start)
+		q := New(cfg, rapid.Uint64().Draw(t, "seed"), start).Lane(0)
 		now, id := start, message.ID(0)
 		pending := map[message.ID]bool{}
 		flying := map[message.ID]Delivery{}
@@ -356,7 +356,7 @@ func TestNothingIsLostOrRepeated(t *testing.T) {
 }
 
 func TestGivingBackWhatIsNotInFlightIsAProgrammersError(t *testing.T) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	add(q, 1, "a")
 	d := next(t, q, start)
 	q.Return(d.Ref, d.Since)
@@ -369,7 +369,7 @@ func TestGivingBackWhatIsNotInFlightIsAProgrammersError(t *testing.T) {
 }
 
 func BenchmarkQueue(b *testing.B) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	for id := range message.ID(100_000) {
 		add(q, id+1, fmt.Sprint(id%1000))
 	}

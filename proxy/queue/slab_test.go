@@ -88,7 +88,7 @@ func TestAPendingMessageTakesLittle(t *testing.T) {
 		{"deferred", 1000, time.Hour, 57}, // and a place in the heap
 	} {
 		before := heapBytes()
-		q := New(cfg, 1, start)
+		q := New(cfg, 1, start).Lane(0)
 		for i := range pile {
 			q.Add(start, message.ID(i+1), start, 1, []Group{{Key: fmt.Sprint(i % c.domains), Due: start.Add(c.due)}})
 		}
@@ -103,7 +103,7 @@ func TestAPendingMessageTakesLittle(t *testing.T) {
 
 func TestMemoryGoesBackAsABacklogDrains(t *testing.T) {
 	before := heapBytes()
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	for i := range pile {
 		add(q, message.ID(i+1), fmt.Sprint(i))
 	}
@@ -137,7 +137,7 @@ func TestMemoryGoesBackAsABacklogDrains(t *testing.T) {
 }
 
 func TestTheHeapOfWhatWaitsShrinks(t *testing.T) {
-	q := New(cfg, 1, start)
+	q := New(cfg, 1, start).Lane(0)
 	for i := range pile {
 		q.Add(start, message.ID(i+1), start, 1, []Group{{Key: "a", Due: start.Add(time.Duration(i) * time.Millisecond)}})
 	}

@@ -9,7 +9,6 @@ package upstream
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"sync/atomic"
 	"time"
@@ -34,12 +33,11 @@ const cutsMax = 3
 
 // Client brings connections to one upstream up. It is safe for concurrent use and holds no connection.
 type Client struct {
-	cfg      Config
-	address  string // host:port of the URL
-	implicit bool   // TLS comes first
-	mode     string // none, opportunistic, require
-	tls      *tlsFiles
-	logins   *logins
+	cfg    Config
+	hosts  []Host // never empty
+	mode   string // none, opportunistic, require
+	tls    *tlsFiles
+	logins *logins
 
 	level atomic.Uint32 // Level
 	cuts  atomic.Int32  // connections in a row that ended with two messages on the wire
@@ -53,21 +51,17 @@ func New(cfg Config) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	address, implicit, err := cfg.Address()
+	hosts, err := cfg.Hosts()
 	if err != nil {
 		return nil, err
 	}
-	mode, verify := cfg.security(implicit)
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, fmt.Errorf("upstream: url: %v", err)
-	}
-	c := &Client{cfg: cfg, address: address, implicit: implicit, mode: mode, logins: newLogins()}
+	mode, verify := cfg.security(anyImplicit(hosts))
+	c := &Client{cfg: cfg, hosts: hosts, mode: mode, logins: newLogins()}
 	c.level.Store(uint32(L2))
 	if cfg.OAuth && cfg.Token == nil {
 		return nil, errors.New("upstream: oauth is set, but nothing gives tokens")
 	}
-	c.tls = newTLS(cfg, host, verify)
+	c.tls = newTLS(cfg, verify)
 	if _, err := c.tls.config(); err != nil {
 		return nil, err
 	}
@@ -76,6 +70,9 @@ func New(cfg Config) (*Client, error) {
 	}
 	if c.cfg.AgeMax == 0 {
 		c.cfg.AgeMax = ageMaxDefault
+	}
+	if c.cfg.Dial == nil && c.cfg.Resolve == nil {
+		c.cfg.Resolve = lookupUsable
 	}
 	if c.cfg.Dial == nil {
 		c.cfg.Dial = (&net.Dialer{}).DialContext
@@ -106,8 +103,8 @@ func (c *Client) cut(err error) {
 	}
 }
 
-// Connect dials addr, or the URL's host and port when addr is "", and brings the session to where MAIL is
-// allowed: greeting, EHLO, STARTTLS, AUTH. Certificates are verified for the host of the URL, whatever addr is.
+// Connect dials addr, one of Addresses or Resolve, or the URL's first host when addr is "", and brings the session to where MAIL is
+// allowed: greeting, EHLO, STARTTLS, AUTH. Certificates are verified for the host of the URL that addr belongs to.
 // Cancelling ctx ends it. On failure there is no Conn, nothing is left open, and the Outcome says class and
 // stage; with class OK the Conn must be given to Run or Cut.
 //
@@ -115,7 +112,7 @@ func (c *Client) cut(err error) {
 // Misconfigured when its certificate does not hold.
 func (c *Client) Connect(ctx context.Context, addr string) (*Conn, flowctl.Outcome) {
 	if addr == "" {
-		addr = c.address
+		addr = c.hosts[0].Address()
 	}
 	started := time.Now()
 	s, f := c.attempt(ctx, addr, c.logins.rejected(), nil)
@@ -136,6 +133,7 @@ func (c *Client) Connect(ctx context.Context, addr string) (*Conn, flowctl.Outco
 // the fault of a session just now, which stands if there is no other token; nil: there was none. On a fault nothing is left open.
 func (c *Client) attempt(ctx context.Context, addr, rejected string, earlier *fault) (*setup, *fault) {
 	s := &setup{client: c, began: time.Now(), stage: flowctl.StageAuth}
+	s.host, addr = c.find(addr)
 	if f := s.fetchSecret(ctx, rejected); f != nil {
 		return s, f
 	}

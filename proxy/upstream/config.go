@@ -5,16 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
+	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
 
 // Config says how the upstream is reached.
 type Config struct {
-	URL           string        // smtp://host:25, smtp://host:587, smtps://host:465
+	URL           string        // smtp://host:25, smtps://host:465?priority=10&weight=2: one host, or several separated by commas
 	Username      string        // "": no AUTH
 	Password      string        //
 	PasswordFile  string        // read again at each login; excludes Password
@@ -37,6 +36,9 @@ type Config struct {
 	// Permanent() bool is a fault of settings when that is true, and one with RetryAfter() time.Duration says how long nothing
 	// must be tried; every other error means that tokens are unavailable for the moment. No error may hold a secret.
 	Token func(ctx context.Context, rejected string) (string, error)
+	// Resolve returns the addresses of a name; nil: none is asked for where Dial is set, which then gets names; else the system's
+	// resolver is.
+	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
 	// Dial opens the transport; nil: a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Forbidden recognises our own listeners: a connection that reached one is closed at once and Misconfigured, since
@@ -69,10 +71,9 @@ func (c Config) Validate() error {
 	fault := func(format string, args ...any) {
 		faults = append(faults, fmt.Errorf("upstream: "+format, args...))
 	}
-	_, implicit, err := c.Address()
-	if err != nil {
-		faults = append(faults, err)
-	}
+	hosts, wrong := c.parseURL()
+	faults = append(faults, wrong...)
+	implicit := anyImplicit(hosts)
 	switch c.TLS {
 	case "", tlsOpportunistic, tlsRequire:
 	case tlsNone:
@@ -165,44 +166,8 @@ func (c Config) Files() []string {
 	return slices.DeleteFunc([]string{c.PasswordFile, c.CAFile, c.CertFile, c.KeyFile}, func(f string) bool { return f == "" })
 }
 
-// Address returns host:port from the URL, with port 25 for smtp and 465 for smtps (RFC 8314) where it names none, and
-// whether TLS comes first. Errors do not repeat the URL, since people put passwords into URLs.
-func (c Config) Address() (hostport string, implicitTLS bool, err error) {
-	fail := func(why string) (string, bool, error) { return "", false, errors.New("upstream: url: " + why) }
-	if c.URL == "" {
-		return fail("is missing")
-	}
-	u, err := url.Parse(c.URL)
-	if err != nil {
-		return fail("is no URL; write smtp://host:port or smtps://host:port")
-	}
-	port := "25"
-	switch u.Scheme {
-	case "smtp":
-	case "smtps":
-		port, implicitTLS = "465", true
-	default:
-		return fail("begins neither with smtp:// nor with smtps://")
-	}
-	switch {
-	case u.User != nil:
-		return fail("holds credentials; use username and password or password_file")
-	case u.Hostname() == "":
-		return fail("names no host")
-	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-		return fail("has more than host and port")
-	}
-	if u.Port() != "" {
-		port = u.Port()
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-		return fail("has a port that is no port")
-	}
-	return net.JoinHostPort(u.Hostname(), port), implicitTLS, nil
-}
-
 // security returns how TLS is used: one of the values of Config.TLS, and whether certificates are verified. Credentials
-// and smtps imply verified, required TLS; PlaintextAuth lifts that for credentials. Without either, opportunistic TLS
+// and smtps, of any host in the list, imply verified, required TLS for all of them; PlaintextAuth lifts that for credentials. Without either, opportunistic TLS
 // takes any certificate: it defends against listeners only, but more than none at all would (RFC 7435).
 func (c Config) security(implicit bool) (mode string, verify bool) {
 	mode = c.TLS
@@ -213,6 +178,10 @@ func (c Config) security(implicit bool) (mode string, verify bool) {
 		mode = tlsRequire
 	}
 	return mode, mode == tlsRequire || c.Username != "" || c.CAFile != "" || c.ServerName != ""
+}
+
+func anyImplicit(hosts []Host) bool {
+	return slices.ContainsFunc(hosts, func(h Host) bool { return h.Implicit })
 }
 
 // orDefaults fills zero fields with the values of RFC 5321 section 4.5.3.2.

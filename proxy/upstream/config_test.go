@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,20 @@ func TestConfigFaultsAreNamed(t *testing.T) {
 		{Config{URL: "smtp://relay.example:0"}, "no port"},
 		{Config{URL: "smtp://relay.example:65536"}, "no port"},
 		{Config{URL: "smtp://relay.example/path"}, "more than host and port"},
-		{Config{URL: "smtp://relay.example?x=y"}, "more than host and port"},
+		{Config{URL: "smtp://relay.example?x=y"}, "an option that is neither priority nor weight"},
+		{Config{URL: "smtp://relay.example?priority=-1"}, "wants one priority from 0 to 1000"},
+		{Config{URL: "smtp://relay.example?priority=1&priority=2"}, "wants one priority from 0 to 1000"},
+		{Config{URL: "smtp://relay.example?weight=0"}, "wants one weight from 1 to 1000"},
+		{Config{URL: "smtp://relay.example?weight=much"}, "wants one weight from 1 to 1000"},
+		{Config{URL: "smtp://relay.example?weight=%zz"}, "a query that is none"},
+		{Config{URL: "smtp://a.example,"}, "host 2 of the list is empty"},
+		{Config{URL: "smtp://a.example,b.example"}, "host 2 of the list begins neither"},
+		{Config{URL: "smtp://a.example,smtp://u:password@b.example"}, "host 2 of the list holds credentials"},
+		{Config{URL: "smtp://a.example,smtp://u:" + canary + "@b.example"}, "host 2 of the list is no URL"},
+		{Config{URL: "smtp://a.example, smtps://b.example:587?priority=10&weight=2"}, ""},
+		{Config{URL: "smtp://a.example,smtps://a.example:25"}, "host 2 of the list names the same host and port"},
+		{Config{URL: strings.Repeat("smtp://a.example,", 17)}, "more than 16 hosts"},
+		{Config{URL: "smtp://a.example,smtps://b.example", TLS: "none"}, "says smtps"},
 		{Config{URL: "smtp://app:" + canary + "@relay.example"}, "url: "},
 		{Config{URL: "smtp://app:password@relay.example"}, "holds credentials"},
 		{Config{URL: "smtp://app:" + canary + "@relay.example:x"}, "is no URL"},
@@ -80,10 +94,9 @@ func TestAddressHasItsPort(t *testing.T) {
 		"smtp://[2001:db8::1]":      "[2001:db8::1]:25 false",
 		"smtp://192.0.2.1:2525":     "192.0.2.1:2525 false",
 	} {
-		addr, implicit, err := Config{URL: url}.Address()
-		got := addr + map[bool]string{false: " false", true: " true"}[implicit]
-		if err != nil || got != want {
-			t.Errorf("%s: %s, %v", url, got, err)
+		hosts, err := Config{URL: url}.Hosts()
+		if err != nil || len(hosts) != 1 || fmt.Sprint(hosts[0].Address(), " ", hosts[0].Implicit) != want {
+			t.Errorf("%s: %+v, %v", url, hosts, err)
 		}
 	}
 }

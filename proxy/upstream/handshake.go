@@ -26,6 +26,10 @@ func (s *setup) handshake(ctx context.Context) *fault {
 	if err != nil {
 		return s.fail(err)
 	}
+	if cfg.ServerName == "" {
+		cfg = cfg.Clone()
+		cfg.ServerName = s.host.Name
+	}
 	conn := tls.Client(rec, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		var plain tls.RecordHeaderError

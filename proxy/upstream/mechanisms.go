@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -104,11 +103,9 @@ func (s *setup) start(name string) (sasl.Client, error) {
 // bearer is the response of OAUTHBEARER; go-sasl leaves it to us to write the user's name as RFC 5801 section 4 wants it.
 func (s *setup) bearer() []byte {
 	opt := sasl.OAuthBearerOptions{Username: strings.NewReplacer("=", "=3D", ",", "=2C").Replace(s.client.cfg.Username), Token: s.secret}
-	if host, port, err := net.SplitHostPort(s.client.address); err == nil {
-		opt.Host = host
-		if n, err := strconv.Atoi(port); err == nil {
-			opt.Port = n
-		}
+	opt.Host = s.host.Name
+	if n, err := strconv.Atoi(s.host.Port); err == nil {
+		opt.Port = n
 	}
 	_, initial, _ := sasl.NewOAuthBearerClient(&opt).Start() // it has no way to fail
 	return initial

@@ -17,6 +17,7 @@ import (
 type setup struct {
 	client *Client
 	began  time.Time
+	host   Host
 	stage  flowctl.Stage
 	raw    net.Conn // the transport
 	conn   net.Conn // raw, or TLS over it
@@ -71,7 +72,7 @@ func (s *setup) use(conn net.Conn) {
 
 // open goes through the phases in order; s.stage is where it stands or ended.
 func (s *setup) open(ctx context.Context) *fault {
-	if s.client.implicit {
+	if s.host.Implicit {
 		if f := s.handshake(ctx); f != nil {
 			return f
 		}
@@ -175,7 +176,7 @@ var (
 // startTLS switches to TLS where the settings want it. What was learnt before is forgotten (RFC 3207 section 4.2).
 func (s *setup) startTLS(ctx context.Context) *fault {
 	mode := s.client.mode
-	if s.client.implicit || mode == tlsNone || mode == tlsOpportunistic && !s.ext.StartTLS {
+	if s.host.Implicit || mode == tlsNone || mode == tlsOpportunistic && !s.ext.StartTLS {
 		return nil
 	}
 	s.stage = flowctl.StageTLS

@@ -24,13 +24,10 @@ type tlsFiles struct {
 	made *tls.Config       // from that; nil: nothing yet
 }
 
-// newTLS returns the files and settings for TLS with host.
-func newTLS(c Config, host string, verify bool) *tlsFiles {
+// newTLS returns the files and settings for TLS. The server's name is that of the host, unless it is set.
+func newTLS(c Config, verify bool) *tlsFiles {
 	f := &tlsFiles{caFile: c.CAFile, certFile: c.CertFile, keyFile: c.KeyFile}
-	f.base.ServerName, f.base.MinVersion = host, tls.VersionTLS12
-	if c.ServerName != "" {
-		f.base.ServerName = c.ServerName
-	}
+	f.base.ServerName, f.base.MinVersion = c.ServerName, tls.VersionTLS12
 	if !verify {
 		f.base.InsecureSkipVerify = true // any certificate is better than the clear text that would be used otherwise (RFC 7435)
 	}

@@ -37,7 +37,7 @@ func Flowctl(t *Team, pod int, seed uint64, now time.Time) (Law, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.SetAddresses(now, []string{Address})
+	c.SetAddresses(now, []flowctl.Address{{Name: Address}})
 	if t.Budget != nil {
 		return newMember(t, pod, c), nil
 	}
