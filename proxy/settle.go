@@ -133,6 +133,9 @@ func (d *dispatcher) apply(now time.Time, j *job, r *upstream.Result, v judgemen
 		d.counts.duplicatesPossible++
 		d.log.Warn("no answer to the content, it may arrive twice", zap.Stringer("id", id), zap.Bool("uncertain", true), d.reply(r.Signal.Text))
 	}
+	if len(r.Unreported) > 0 {
+		d.log.Info("taken by an upstream without DSN, the report of success that was asked for will not come", zap.Stringer("id", id), zap.Int("recipients", len(r.Unreported)))
+	}
 	if len(v.Failed) > 0 {
 		d.fail(id, v.Failed, v.Reply)
 	}

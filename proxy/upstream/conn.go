@@ -40,14 +40,16 @@ type Conn struct {
 	// Run's.
 	w        *bufio.Writer
 	timer    *time.Timer
-	broken   error     // the first failed write
-	begun    int       // transactions begun
-	used     Level     // of the last one
-	failures int       // transactions with a refusal
-	dirty    bool      // the last transaction did not end with its content taken, so RSET must come first
-	closed   bool      // the feed is
-	lastEnd  time.Time // when the last reply of the last transaction came
-	ahead    []heard   // received by confirm, for await
+	broken   error               // the first failed write
+	begun    int                 // transactions begun
+	used     Level               // of the last one
+	failures int                 // transactions with a refusal
+	domains  map[string]struct{} // of recipients named so far, where the upstream limits them
+	outgrown bool                // a job had only others
+	dirty    bool                // the last transaction did not end with its content taken, so RSET must come first
+	closed   bool                // the feed is
+	lastEnd  time.Time           // when the last reply of the last transaction came
+	ahead    []heard             // received by confirm, for await
 	block    []byte
 }
 
@@ -218,7 +220,10 @@ func (c *Conn) left(h heard) *ending {
 // spent says why the connection takes no further job; "" when it does.
 func (c *Conn) spent() string {
 	limit := c.client.cfg.MessagesMax
+	limited := c.limited()
 	switch {
+	case limited != "":
+		return limited
 	case limit > 0 && c.Messages() >= limit:
 		return fmt.Sprintf("rotated after %d messages", limit)
 	case c.failures >= failuresMax:

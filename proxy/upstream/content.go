@@ -66,7 +66,7 @@ func (c *Conn) prefetch(feed <-chan *Job) *transaction {
 // be had whole, there is no dot: the connection ends instead.
 func (c *Conn) stream(tx *transaction) *ending {
 	if tx.claimed = tx.job.claim(); !tx.claimed {
-		tx.back = true
+		tx.back = "withdrawn"
 		return giveUp(flowctl.StageData, "withdrawn after 354")
 	}
 	body, err := tx.job.Open()
