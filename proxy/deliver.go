@@ -32,6 +32,7 @@ type dispatcher struct {
 	dead     morgue
 	failures map[message.ID]failure // messages of which a recipient has failed and others are pending
 	reasons  map[queue.Ref]string   // why a delivery waits; bounded by maxReasons
+	doubts   []doubt                // refusals that do not stand yet, oldest first; bounded by maxDoubts
 
 	links    map[flowctl.ConnID]*link
 	lastConn flowctl.ConnID
@@ -195,8 +196,9 @@ func (d *dispatcher) pump(now time.Time) (wake time.Time) {
 	d.reportEmpty(plan)
 	lingerEnd := d.closeIdle(now, plan.Linger, min(left, len(d.prepared)+d.loading))
 	stallEnd := d.takeBackStalled(now)
+	doubtEnd := d.askAgain(now)
 	d.report(now, plan, ready > 0 || len(d.prepared) > 0)
-	for _, t := range []time.Time{plan.Wake, plan.SendAt, d.queue.NextDue(), lingerEnd, stallEnd} {
+	for _, t := range []time.Time{plan.Wake, plan.SendAt, d.queue.NextDue(), lingerEnd, stallEnd, doubtEnd} {
 		if t.After(now) && t.Before(wake) {
 			wake = t
 		}

@@ -42,8 +42,12 @@ func (d *dispatcher) result(now time.Time, l *link, r *upstream.Result) {
 	v := judge(now, r, j.delivery, &d.fuse)
 	if len(v.Delivered) > 0 {
 		d.taken(r.Signal.Started)
+		d.confirm(now, r.Signal.Started)
 	}
 	d.apply(now, j, r, v)
+	if d.fuse.tripped != "" {
+		d.acquit(now)
+	}
 	switch {
 	case d.fuse.tripped == "":
 	case d.fuse.tripped != tripped && !d.fuse.quota:
@@ -166,6 +170,9 @@ func (d *dispatcher) again(now time.Time, ref queue.Ref, j *job, x rest) {
 		}
 		return
 	}
+	if x.How == inDoubt && d.doubt(now, ref, j, x) {
+		return
+	}
 	if d.held.why == "" && d.fuse.tripped == "" && !x.Unanswered && d.queue.Expired(now, ref) {
 		d.fail(id, x.To, fmt.Sprintf("expired after %s: %s", d.cfg.Queue.ExpireAfter, x.Reply))
 		d.end(now, ref, j, false)
@@ -189,7 +196,7 @@ func tried(j *job, x rest, due time.Time, tries queue.Tries) attempt {
 	return a
 }
 
-var causes = [...]queue.Cause{byUpstream: queue.ByUpstream, byRecipient: queue.ByRecipient, byUncertain: queue.ByUncertain}
+var causes = [...]queue.Cause{byUpstream: queue.ByUpstream, byRecipient: queue.ByRecipient, byUncertain: queue.ByUncertain, inDoubt: queue.ByRecipient}
 
 // fail notes that recipients can never be delivered.
 func (d *dispatcher) fail(id message.ID, to []int, reply string) {

@@ -45,6 +45,7 @@ func sendEach(t *testing.T, r *relay, jobs ...*Job) (results []*Result, sessions
 		}
 		close(feed)
 		jobs = nil
+		handedBack := 0
 		again := func(j *Job, to []int) {
 			if len(to) > 0 {
 				jobs = append(jobs, &Job{Env: j.Env, To: to, Open: j.Open})
@@ -52,6 +53,9 @@ func sendEach(t *testing.T, r *relay, jobs ...*Job) (results []*Result, sessions
 		}
 		out := r.connect(t, cl).Run(feed, func(res *Result) {
 			if res.HandedBack {
+				if handedBack++; handedBack > 1 {
+					t.Error("a session that can take no more took more")
+				}
 				again(res.Job, res.Job.To)
 				return
 			}
