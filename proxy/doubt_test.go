@@ -47,49 +47,47 @@ var sulks = map[string]struct {
 // bounced, not even the ten, and everything arrives after the cure.
 func TestAThousandMessagesSurviveAMisconfiguredRelay(t *testing.T) {
 	for name, sulk := range sulks {
-		for _, domains := range []int{1, 40} {
-			for _, warm := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s, %d domains, warm %v", name, domains, warm), func(t *testing.T) {
-					t.Parallel()
-					in(t, func(t *testing.T) {
-						s := new(sulking)
-						w := newWorld(t, s.config(sulk.stage, sulk.reply))
-						to := rcpts(func(n int) []string { return []string{fmt.Sprintf("u%d@d%d.example", n, n%domains)} })
-						var before source.Ledger
-						if warm {
-							before = w.send(3000, 100, to, func(c *source.Config) { c.Name = "before" })
-							w.settle(time.Minute)
-							if n := w.proxy.Status().Upstream.Connections; n < 15 {
-								t.Fatalf("%d connections, so not many are refused at once", n)
-							}
-						} else {
-							w.setDown(errors.New("no route to host"))
+		for warm, domains := range map[bool]int{false: 1, true: 40} {
+			t.Run(fmt.Sprintf("%s, %d domains, warm %v", name, domains, warm), func(t *testing.T) {
+				t.Parallel()
+				in(t, func(t *testing.T) {
+					s := new(sulking)
+					w := newWorld(t, s.config(sulk.stage, sulk.reply))
+					to := rcpts(func(n int) []string { return []string{fmt.Sprintf("u%d@d%d.example", n, n%domains)} })
+					var before source.Ledger
+					if warm {
+						before = w.send(3000, 100, to, func(c *source.Config) { c.Name = "before" })
+						w.settle(time.Minute)
+						if n := w.proxy.Status().Upstream.Connections; n < 15 {
+							t.Fatalf("%d connections, so not many are refused at once", n)
 						}
-						s.sulks.Store(true)
-						ledger := w.send(1000, 50, to)
-						w.setDown(nil)
-						w.until(2*time.Minute, "held", func() bool { return w.proxy.Status().Queue.Held != "" })
-						time.Sleep(time.Second)
-						width := w.relay.Counters().Peak
-						if n := s.refused.Load(); n > int64(fuseMessages+maxFed*width) {
-							t.Errorf("%d messages were refused over %d connections", n, width)
-						}
-						time.Sleep(6 * time.Hour)
-						if q := w.proxy.Status().Queue; q.Dead+q.RecipientsFailed > 0 || q.Pending != 1000 || q.Held == "" {
-							t.Errorf("after six hours: %+v", q)
-						}
-						s.sulks.Store(false)
-						w.until(90*time.Second, "resumed", func() bool { return w.proxy.Status().Queue.Held == "" })
-						w.settle(2 * time.Hour)
-						ledger.Records = append(ledger.Records, before.Records...)
-						w.arrived(ledger)
-						w.balanced()
-						if q := w.proxy.Status().Queue; q.Dead > 0 {
-							t.Errorf("%+v", q)
-						}
-					})
+					} else {
+						w.setDown(errors.New("no route to host"))
+					}
+					s.sulks.Store(true)
+					ledger := w.send(1000, 50, to)
+					w.setDown(nil)
+					w.until(2*time.Minute, "held", func() bool { return w.proxy.Status().Queue.Held != "" })
+					time.Sleep(time.Second)
+					width := w.relay.Counters().Peak
+					if n := s.refused.Load(); n > int64(fuseMessages+maxFed*width) {
+						t.Errorf("%d messages were refused over %d connections", n, width)
+					}
+					time.Sleep(6 * time.Hour)
+					if q := w.proxy.Status().Queue; q.Dead+q.RecipientsFailed > 0 || q.Pending != 1000 || q.Held == "" {
+						t.Errorf("after six hours: %+v", q)
+					}
+					s.sulks.Store(false)
+					w.until(90*time.Second, "resumed", func() bool { return w.proxy.Status().Queue.Held == "" })
+					w.settle(2 * time.Hour)
+					ledger.Records = append(ledger.Records, before.Records...)
+					w.arrived(ledger)
+					w.balanced()
+					if q := w.proxy.Status().Queue; q.Dead > 0 {
+						t.Errorf("%+v", q)
+					}
 				})
-			}
+			})
 		}
 	}
 }

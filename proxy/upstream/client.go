@@ -63,6 +63,9 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{cfg: cfg, address: address, implicit: implicit, mode: mode}
 	c.level.Store(uint32(L2))
+	if cfg.LevelMax != nil {
+		c.level.Store(uint32(min(L2, *cfg.LevelMax)))
+	}
 	if cfg.OAuth && cfg.Token == nil {
 		return nil, errors.New("upstream: oauth is set, but nothing gives tokens")
 	}

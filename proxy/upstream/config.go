@@ -30,6 +30,7 @@ type Config struct {
 	Timeouts      Timeouts      // zero fields mean RFC 5321's
 	MessagesMax   int           // rotate after so many; 0: only what the upstream shows
 	AgeMax        time.Duration // rotate after; 0: 1 h
+	LevelMax      *Level        // the most that may be on the wire unanswered; nil: what the upstream offers. For tests
 	EightBit      string        // EightBitSend or EightBitReject, for mail declared 8BITMIME to an upstream without it; "": EightBitSend
 	Rules         Rules         // come before the built-in ones about what replies mean
 

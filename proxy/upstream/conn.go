@@ -12,12 +12,13 @@ import (
 )
 
 const (
-	failuresMax  = 5               // refused transactions of one connection: servers count errors (Postfix from 10, Exim 10)
-	groupMax     = 128             // commands on the wire unanswered; bounds what the reader must hold while we write
-	writeBuffer  = 32 << 10        // octets; also the size of a write of content
-	quitLimit    = 2 * time.Second // for QUIT and its 221 together
-	confirmMax   = time.Second     // for the replies that confirm a verdict
-	lastWordsMax = time.Second     // for the reply of a server that no longer reads
+	failuresMax  = 5                // refused transactions of one connection: servers count errors (Postfix from 10, Exim 10)
+	groupMax     = 128              // commands on the wire unanswered; bounds what the reader must hold while we write
+	writeBuffer  = 32 << 10         // octets; also the size of a write of content
+	quitLimit    = 2 * time.Second  // for QUIT and its 221 together
+	confirmMax   = time.Second      // for the replies that confirm a verdict
+	aheadMax     = 20 * time.Second // for the reply to the RSET that went with the content before it, from the reply to that on: nothing is easier to answer
+	lastWordsMax = time.Second      // for the reply of a server that no longer reads
 )
 
 // Conn is one session with the upstream, ready for MAIL. Run owns it; the other methods may be called by anybody at any

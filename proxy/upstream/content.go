@@ -25,6 +25,7 @@ func (c *Conn) transact(tx *transaction, feed <-chan *Job) (next *transaction, e
 		return nil, end
 	}
 	if next = c.prefetch(feed); next != nil {
+		next.ahead = true
 		c.offer(next)
 	}
 	c.flush()

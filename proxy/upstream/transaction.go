@@ -28,6 +28,7 @@ type transaction struct {
 	content  bool            // the server waits for the content
 	claimed  bool
 	dotted   bool   // the dot may have reached the server
+	ahead    bool   // its commands went with the content before it
 	back     string // why it is handed back; "": it is not
 	err      error  // our own failure to read the content
 }
@@ -224,7 +225,13 @@ func (c *Conn) hear(tx *transaction, n int) *ending {
 		if cmd.verb == verbData {
 			limit = c.client.cfg.Timeouts.Data
 		}
+		if cmd.verb == verbRset && tx.ahead {
+			limit = min(limit, aheadMax)
+		}
 		r, end := c.await(st, limit)
+		if end != nil && cmd.verb == verbRset && tx.ahead && timedOut(end.err) {
+			return c.unread(st)
+		}
 		if end != nil {
 			tx.closing(st, r, end)
 			return end
@@ -235,6 +242,13 @@ func (c *Conn) hear(tx *transaction, n int) *ending {
 		}
 	}
 	return nil
+}
+
+// unread ends a connection whose server took the content and not the commands behind it: some forget what they had read ahead
+// (seen with chasquid 1.11). Nothing of the transaction has reached it.
+func (c *Conn) unread(st flowctl.Stage) *ending {
+	c.client.lostCount(L2)
+	return giveUp(st, "no reply to what was sent together with the content before it")
 }
 
 // closing gives the reply with which a server closes to all who have none yet. But a reused connection that had
