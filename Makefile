@@ -59,7 +59,7 @@ bench-commit:
 demo:
 	go run ./cmd/mailweir demo
 
-# Against a real Postfix and real clients; as root, see bench/interop. Never from the cache: go cannot see that Postfix changed.
+# Against real servers and real clients; as root, see bench/interop. Never from the cache: go cannot see that Postfix changed.
 interop:
 	go test -tags=postfix -count=1 -v -timeout 8m ./bench/interop
 

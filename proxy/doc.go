@@ -6,7 +6,8 @@
 // proxy.go makes and ends everything. accept.go is the way in: an application's message becomes bytes in the journal, and only when
 // they are synced the application hears 250. deliver.go is the way out: one goroutine, the dispatcher, owns the queue
 // and a lane for each upstream (lane.go), with its flow controller, and decides what is sent when; router.go says which lane, resolve.go where its hosts are; link.go has the goroutines that do it; settle.go takes what came of
-// it: judge.go says what the upstream's answer means for each recipient, fuse.go keeps one fault from bouncing a backlog; links.go
+// it: judge.go says what the upstream's answer means for each recipient, fuse.go keeps one fault from bouncing a backlog, doubt.go has a
+// refusal wait until it can be believed; links.go
 // closes, hold.go holds and resumes, secrets.go looks for the cure; moves.go tells the log, remember.go the next start, what was learnt. record.go is what all of them leave in the journal, recorder.go writes it, recover.go reads it
 // at the start, and recovered.go and fate.go are how it keeps a million messages meanwhile. morgue.go keeps the dead; status.go and pulse.go say how things are.
 //

@@ -17,6 +17,7 @@ import (
 // message may wait, permanent refusals stand. What sounds like quota or misconfiguration never does without a success of others.
 type fuse struct {
 	refused   map[message.ID]struct{} // messages refused for good, or suspiciously, since the last success
+	names     map[string]struct{}     // recipients whose refusal did, up to two
 	suspects  map[string]struct{}     // recipient domains whose refusal sounded like the upstream's, since the last success
 	blocked   map[message.ID]struct{} // messages blocked for their content, or for us, since the last success
 	paced     message.ID              // the last message refused for the rate; 0: none was
@@ -51,9 +52,10 @@ func (f *fuse) success(now, began time.Time) {
 		return
 	}
 	clear(f.refused)
+	clear(f.names)
 	clear(f.suspects)
 	clear(f.blocked)
-	*f = fuse{refused: f.refused, suspects: f.suspects, blocked: f.blocked, paced: f.paced, successAt: now}
+	*f = fuse{refused: f.refused, names: f.names, suspects: f.suspects, blocked: f.blocked, paced: f.paced, successAt: now}
 }
 
 // rearm closes a tripped fuse without a success: the next refusal trips it again.
@@ -62,6 +64,7 @@ func (f *fuse) rearm() {
 		return
 	}
 	clear(f.refused)
+	clear(f.names)
 	clear(f.suspects)
 	f.tripped, f.armed = "", true
 }
@@ -85,10 +88,16 @@ func (f *fuse) permanent(now time.Time, id message.ID, reply string) bool {
 	return f.tripped == ""
 }
 
-// suspect takes note of a refusal that sounds like Quota or Misconfigured. It trips when several messages to several recipient
-// domains had one.
-func (f *fuse) suspect(now time.Time, id message.ID, class flowctl.Class, domain, reply string) {
+// suspect takes note of a refusal that sounds like Quota or Misconfigured, for one recipient. It trips when several messages to
+// several recipient domains had one. One recipient's quota trips nothing, however many messages meet it: it may be its mailbox's.
+func (f *fuse) suspect(now time.Time, id message.ID, class flowctl.Class, to, reply string) {
 	_, known := f.refused[id]
+	if f.names == nil {
+		f.names = map[string]struct{}{}
+	}
+	if len(f.names) < 2 {
+		f.names[to] = struct{}{}
+	}
 	f.count(now, id, class, reply)
 	if known || f.spent || f.tripped != "" { // one message stands for one domain, however many it names
 		return
@@ -96,7 +105,7 @@ func (f *fuse) suspect(now time.Time, id message.ID, class flowctl.Class, domain
 	if f.suspects == nil {
 		f.suspects = map[string]struct{}{}
 	}
-	f.suspects[domain] = struct{}{}
+	f.suspects[message.Domain(to)] = struct{}{}
 	if len(f.suspects) >= fuseDomains {
 		f.trip(now, class, class.String()+": "+reply)
 	}
@@ -132,8 +141,11 @@ func (f *fuse) count(now time.Time, id message.ID, class flowctl.Class, reply st
 	if f.refused == nil {
 		f.refused = map[message.ID]struct{}{}
 	}
-	f.refused[id] = struct{}{}
+	if len(f.refused) < fuseMessages {
+		f.refused[id] = struct{}{}
+	}
 	switch {
+	case class == flowctl.Quota && len(f.names) < 2:
 	case f.armed:
 		f.trip(now, class, "refused again: "+reply)
 	case len(f.refused) >= fuseMessages:

@@ -38,6 +38,7 @@ const (
 	byUpstream             // after a pause of the upstream's schedule
 	byRecipient            // after a pause of the recipient's schedule
 	byUncertain            // it may have been delivered
+	inDoubt                // refused for good, which stands once the upstream is seen to be sane; see doubt.go
 )
 
 // judge decides from one result. It changes nothing but the fuse.
@@ -69,13 +70,13 @@ func judge(now time.Time, r *upstream.Result, d queue.Delivery, f *fuse) judgeme
 		if split == len(r.Verdicts) {
 			v.Split = false // not one was few enough: asking again at once would ask for ever
 		}
-		j.place(now, to[i], v, r, d, f)
+		j.place(now, to[i], v, r, d, f, took > 0)
 	}
 	return j
 }
 
-// place puts one recipient where its verdict says.
-func (j *judgement) place(now time.Time, to int, v upstream.Verdict, r *upstream.Result, d queue.Delivery, f *fuse) {
+// place puts one recipient where its verdict says. sane: the same transaction delivered to somebody.
+func (j *judgement) place(now time.Time, to int, v upstream.Verdict, r *upstream.Result, d queue.Delivery, f *fuse, sane bool) {
 	text := replyText(v.Reply)
 	domain := message.Domain(r.Job.Env.To[to].Addr)
 	add := func(x rest) {
@@ -91,12 +92,16 @@ func (j *judgement) place(now time.Time, to int, v upstream.Verdict, r *upstream
 	case flowctl.OK:
 		j.Delivered = append(j.Delivered, to)
 	case flowctl.Permanent:
-		// While the fuse is spent nobody dies of the first refusal.
-		if !v.Local && (!f.permanent(now, r.Job.Env.ID, text) || f.spent && d.Tries.Attempts == 0) {
+		switch {
+		case v.Local:
+			j.fail(to, text)
+		case !f.permanent(now, r.Job.Env.ID, text), f.spent && d.Tries.Attempts == 0: // while the fuse is spent nobody dies of the first refusal
 			add(rest{How: byRecipient, Key: domain})
-			return
+		case sane, f.spent, d.Tries.Suspects > 0:
+			j.fail(to, text)
+		default:
+			add(rest{How: inDoubt, Key: domain})
 		}
-		j.fail(to, text)
 	case flowctl.PerMessage:
 		if v.Split {
 			add(rest{How: again, Key: groupKey(r.Job.Env, r.Job.To)})
@@ -108,7 +113,7 @@ func (j *judgement) place(now time.Time, to int, v upstream.Verdict, r *upstream
 			add(rest{How: byUpstream, Unanswered: true, Key: groupKey(r.Job.Env, r.Job.To)})
 			return
 		}
-		f.suspect(now, r.Job.Env.ID, v.Class, domain, text)
+		f.suspect(now, r.Job.Env.ID, v.Class, r.Job.Env.To[to].Addr, text)
 		// A quota comes back: that others got through before it was used up again proves nothing, however often it happens.
 		if v.Class == flowctl.Misconfigured && v.Reply.Code >= 500 && f.certain(d.Tries.Suspects, r.Signal.Started.Add(-suspectWindow)) {
 			j.fail(to, text)

@@ -39,7 +39,7 @@ func (j judgement) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "delivered%v failed%v", j.Delivered, j.Failed)
 	for _, x := range j.Rests {
-		fmt.Fprintf(&b, " %s%v", [...]string{again: "again", byUpstream: "upstream", byRecipient: "recipient", byUncertain: "uncertain"}[x.How], x.To)
+		fmt.Fprintf(&b, " %s%v", [...]string{again: "again", byUpstream: "upstream", byRecipient: "recipient", byUncertain: "uncertain", inDoubt: "doubt"}[x.How], x.To)
 	}
 	return b.String()
 }
@@ -58,6 +58,7 @@ func TestEveryRecipientGetsWhatItsReplyMeans(t *testing.T) {
 	}{
 		{"all taken", resultOf(1, []upstream.Verdict{taken, taken}, a, b), "delivered[0 1] failed[]"},
 		{"a mix", resultOf(1, []upstream.Verdict{taken, perm, temp}, a, a, a), "delivered[0] failed[1] recipient[2]"},
+		{"refused alone", resultOf(1, []upstream.Verdict{perm, perm}, a, a), "delivered[] failed[] doubt[0 1]"},
 		{"temporary, by domain", resultOf(1, []upstream.Verdict{temp, temp, temp}, a, b, a), "delivered[] failed[] recipient[0 2] recipient[1]"},
 		{"too many recipients", resultOf(1, []upstream.Verdict{taken, split, split}, a, a, b), "delivered[0] failed[] again[1 2]"},
 		{"too many, though there is one", resultOf(1, []upstream.Verdict{split}, a), "delivered[] failed[] recipient[0]"},
@@ -110,13 +111,15 @@ func TestWhatWasNotDecided(t *testing.T) {
 func TestTheFuseStopsAfterTenRefusalsInARow(t *testing.T) {
 	f := new(fuse)
 	perm := []upstream.Verdict{said(flowctl.Permanent, 554)}
-	dead := 0
 	for id := range message.ID(30) {
 		j := judge(noon, resultOf(id+1, perm, fmt.Sprintf("d%d.example", id)), queue.Delivery{}, f)
-		dead += len(j.Failed)
-	}
-	if dead != fuseMessages-1 || f.tripped == "" {
-		t.Fatalf("%d messages died (tripped: %q), want %d and then none", dead, f.tripped, fuseMessages-1)
+		want := "delivered[] failed[] doubt[0]"
+		if id+1 >= fuseMessages {
+			want = "delivered[] failed[] recipient[0]"
+		}
+		if j.String() != want || (f.tripped != "") != (id+1 >= fuseMessages) {
+			t.Fatalf("refusal %d: %s (tripped: %q), want %s", id+1, j, f.tripped, want)
+		}
 	}
 	good := resultOf(99, []upstream.Verdict{said(flowctl.OK, 250)}, "a.example")
 	judge(noon, good, queue.Delivery{}, f)
@@ -125,7 +128,7 @@ func TestTheFuseStopsAfterTenRefusalsInARow(t *testing.T) {
 	}
 	good.Signal.Started = noon.Add(time.Second)
 	judge(noon.Add(2*time.Second), good, queue.Delivery{}, f)
-	if j := judge(noon, resultOf(100, perm, "a.example"), queue.Delivery{}, f); f.tripped != "" || len(j.Failed) != 1 {
+	if j := judge(noon, resultOf(100, perm, "a.example"), queue.Delivery{}, f); f.tripped != "" || j.String() != "delivered[] failed[] doubt[0]" {
 		t.Fatalf("after a success: %s (tripped: %q)", j, f.tripped)
 	}
 }
@@ -176,7 +179,7 @@ func TestARepeatedSuspicionIsTheRecipientsOwnWhenOthersGetThrough(t *testing.T) 
 func TestARefusedRecipientOfAnUncertainTransactionHasItsVerdict(t *testing.T) {
 	r := resultOf(1, []upstream.Verdict{said(flowctl.Permanent, 550), said(flowctl.PerMessage, 451)}, "a.example", "a.example")
 	r.Uncertain, r.Verdicts[1].Unheard = true, true
-	if got := judge(noon, r, queue.Delivery{}, new(fuse)).String(); got != "delivered[] failed[0] uncertain[1]" {
+	if got := judge(noon, r, queue.Delivery{}, new(fuse)).String(); got != "delivered[] failed[] doubt[0] uncertain[1]" {
 		t.Error(got)
 	}
 }

@@ -45,7 +45,8 @@ type lane struct {
 	lastDial     map[string]string // the last failure to dial each address, so that repeats are not logged again
 	lastError    string
 	teller       teller
-	dials        uint64 // since the start, as transactions is
+	doubts       []doubt // refusals that do not stand yet, oldest first; bounded by maxDoubts
+	dials        uint64  // since the start, as transactions is
 	transactions uint64
 }
 
@@ -85,7 +86,8 @@ func (d *lane) pump(now time.Time) (wake time.Time) {
 	d.load(now, plan, len(plan.Dial)-len(dials))
 	lingerEnd := d.closeIdle(now, plan.Linger, min(left, len(d.prepared)+d.loading))
 	stallEnd := d.takeBackStalled(now)
-	for _, t := range []time.Time{plan.Wake, plan.SendAt, lingerEnd, stallEnd} {
+	doubtEnd := d.askAgain(now)
+	for _, t := range []time.Time{plan.Wake, plan.SendAt, lingerEnd, stallEnd, doubtEnd} {
 		if t.After(now) && t.Before(wake) {
 			wake = t
 		}

@@ -43,8 +43,12 @@ func (d *lane) result(now time.Time, l *link, r *upstream.Result) {
 	v := judge(now, r, j.delivery, &d.fuse)
 	if len(v.Delivered) > 0 {
 		d.taken(r.Signal.Started)
+		d.confirm(now, r.Signal.Started)
 	}
 	d.apply(now, j, r, v)
+	if d.fuse.tripped != "" {
+		d.acquit(now)
+	}
 	switch {
 	case d.fuse.tripped == "":
 	case d.fuse.tripped != tripped && !d.fuse.quota:
@@ -144,6 +148,9 @@ func (d *lane) apply(now time.Time, j *job, r *upstream.Result, v judgement) {
 		d.counts.duplicatesPossible++
 		d.log.Warn("no answer to the content, it may arrive twice", zap.Stringer("id", id), zap.Bool("uncertain", true), d.reply(r.Signal.Text))
 	}
+	if len(r.Unreported) > 0 {
+		d.log.Info("taken by an upstream without DSN, the report of success that was asked for will not come", zap.Stringer("id", id), zap.Int("recipients", len(r.Unreported)))
+	}
 	if len(v.Failed) > 0 {
 		d.fail(id, v.Failed, v.Reply)
 	}
@@ -174,6 +181,9 @@ func (d *lane) again(now time.Time, ref queue.Ref, j *job, x rest) {
 		}
 		return
 	}
+	if x.How == inDoubt && d.doubt(now, ref, j, x) {
+		return
+	}
 	if d.held.why == "" && d.fuse.tripped == "" && !x.Unanswered && d.queue.Expired(now, ref) {
 		d.fail(id, x.To, fmt.Sprintf("expired after %s: %s", d.cfg.Queue.ExpireAfter, x.Reply))
 		d.end(now, ref, j, false)
@@ -197,7 +207,7 @@ func tried(j *job, x rest, due time.Time, tries queue.Tries) attempt {
 	return a
 }
 
-var causes = [...]queue.Cause{byUpstream: queue.ByUpstream, byRecipient: queue.ByRecipient, byUncertain: queue.ByUncertain}
+var causes = [...]queue.Cause{byUpstream: queue.ByUpstream, byRecipient: queue.ByRecipient, byUncertain: queue.ByUncertain, inDoubt: queue.ByRecipient}
 
 // fail notes that recipients can never be delivered.
 func (d *dispatcher) fail(id message.ID, to []int, reply string) {

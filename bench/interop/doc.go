@@ -1,4 +1,4 @@
-// Package interop runs the real binary between real clients and a real Postfix.
+// Package interop runs the real binary between real clients and a real Postfix, and our client against servers that other people wrote.
 //
 // It promises that what the other packages prove against a relay of our own also holds against one that other people
 // wrote: every message that was acknowledged arrives unaltered, exactly once but for the windows that are counted, whatever is
@@ -7,7 +7,9 @@
 // Everything here is a test behind the build tag postfix. It needs Linux, root (Postfix insists on it, and one test mounts
 // a small file system), and from Debian: postfix, swaks, curl, python3, nodejs and npm; and python3-dkim and opendkim-tools, without
 // which the tests of signatures say so and are skipped. It uses an instance
-// of Postfix with its own directories and a port on loopback; one that is installed stays as it is.
+// of Postfix with its own directories and a port on loopback; one that is installed stays as it is. Exim, chasquid and aiosmtpd are
+// fetched from Debian and unpacked, since its mail servers exclude each other; openssl and the libraries that .ci/run installs for Exim must
+// be there. OpenSMTPD and sendmail have their directories compiled in, and Haraka needs a newer Node than Debian's: they are left out.
 //
 //	go test -tags=postfix -count=1 -v ./bench/interop/
 package interop

@@ -93,6 +93,7 @@ func (s *session) capabilities() string {
 	offer("SMTPUTF8", "", true)
 	offer("DSN", "", true)
 	offer("ENHANCEDSTATUSCODES", "", true)
+	offer("LIMITS", s.r.cfg.Limits, s.r.cfg.Limits != "")
 	offer("STARTTLS", "", s.mayStartTLS())
 	offer("AUTH", strings.Join(s.r.mechanisms(), " "), s.r.wantsAuth())
 	for i := range lines[:len(lines)-1] {

@@ -48,6 +48,7 @@ type Config struct {
 	CapReply              string        // "": a text of its own
 	MaxRecipients         int           // of one transaction; beyond it 452 4.5.3; 0: 1000
 	MaxSize               int64         // octets of content; 0: 64 MiB
+	Limits                string        // what LIMITS says in the EHLO reply (RFC 9422), whatever the limits are; "": it is not offered
 	IdleTimeout           time.Duration // longest wait for input, then 421 4.4.2; 0: for ever
 
 	RatePerSecond   float64       // contents let in a second, by a bucket of tokens; the dot of one too many is answered RateReply at once; 0: no limit

@@ -18,6 +18,7 @@ type Envelope struct {
 	To       []Recipient // at least one; a recipient is named by its index from here on
 	Body8    bool        // BODY=8BITMIME was given (RFC 6152)
 	UTF8     bool        // SMTPUTF8 was given (RFC 6531)
+	Header8  bool        // the header has octets above 127; false also for what was accepted before this was noted
 	Ret      string      // RET of RFC 3461: "", "FULL" or "HDRS"
 	EnvID    string      // ENVID of RFC 3461, as xtext; "" is none
 	Size     int64       // octets of the content as journaled, our Received header included
@@ -48,8 +49,9 @@ const (
 	tagHelo     = 11
 	tagID       = 12 // uvarint
 
-	flagBody8 = 1
-	flagUTF8  = 2
+	flagBody8   = 1
+	flagUTF8    = 2
+	flagHeader8 = 4
 )
 
 var errEnvelope = errors.New("message: malformed envelope record")
@@ -64,6 +66,9 @@ func (e *Envelope) AppendBinary(b []byte) ([]byte, error) {
 	}
 	if e.UTF8 {
 		flags |= flagUTF8
+	}
+	if e.Header8 {
+		flags |= flagHeader8
 	}
 	b = appendUint(b, tagFlags, flags)
 	b = appendUint(b, tagSize, uint64(e.Size))
@@ -135,7 +140,7 @@ func (e *Envelope) setNumber(tag uint64, v []byte) error {
 	}
 	switch tag {
 	case tagFlags:
-		e.Body8, e.UTF8 = n&flagBody8 != 0, n&flagUTF8 != 0
+		e.Body8, e.UTF8, e.Header8 = n&flagBody8 != 0, n&flagUTF8 != 0, n&flagHeader8 != 0
 	case tagSize:
 		e.Size = int64(n)
 	case tagReceived:

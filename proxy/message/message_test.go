@@ -2,6 +2,7 @@ package message
 
 import (
 	"bytes"
+	"encoding/hex"
 	"net/mail"
 	"reflect"
 	"strings"
@@ -108,7 +109,9 @@ func full() Envelope {
 }
 
 func TestEnvelopeSurvivesTheJournal(t *testing.T) {
-	for _, want := range []Envelope{full(), {From: "", Received: time.UnixMicro(0), To: []Recipient{{Addr: "postmaster"}}}} {
+	header := full()
+	header.Header8 = true
+	for _, want := range []Envelope{full(), header, {From: "", Received: time.UnixMicro(0), To: []Recipient{{Addr: "postmaster"}}}} {
 		b, err := want.AppendBinary(nil)
 		if err != nil {
 			t.Fatal(err)
@@ -224,4 +227,24 @@ func FuzzOutline(f *testing.F) {
 			t.Fatalf("%+v of %q; the envelope %+v", got, to, e)
 		}
 	})
+}
+
+// firstRecord is full as the first version wrote it.
+const firstRecord = "0c0107010b6140622e6578616d706c6505010308068080808080200908c0c480c1c1c482030604484452530705782b3242790a0e3132372e302e302e" +
+	"313a343731310b03617070020b6340642e6578616d706c65030d535543434553532c44454c415904127266633832323b6340642e6578616d706c6502" +
+	"0f226520662240672e6578616d706c65"
+
+// Records of earlier versions are in journals; what has been added since is absent in them, and what they say keeps its meaning.
+func TestRecordsOfEarlierVersionsAreRead(t *testing.T) {
+	b, err := hex.DecodeString(firstRecord)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Envelope
+	if err := got.UnmarshalBinary(b); err != nil {
+		t.Fatal(err)
+	}
+	if want := full(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
 }

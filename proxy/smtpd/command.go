@@ -79,8 +79,7 @@ func (g *guard) dispatch(line []byte) {
 	case "STARTTLS":
 		g.say(errNotOffered)
 	case "BDAT":
-		// What follows is a chunk of content, that must not be read as commands.
-		g.hangUp(errChunking)
+		g.bdat()
 	default:
 		g.unknown()
 	}
@@ -141,6 +140,10 @@ func (g *guard) Write(line []byte) (int, error) {
 	if g.over {
 		return len(line), nil
 	}
+	if g.mute || g.verb == "BDAT" && bytes.HasPrefix(line, []byte("354 ")) {
+		g.mute = false
+		return len(line), nil
+	}
 	start := len(g.out)
 	g.out = g.appendLine(g.out, line)
 	g.challenge = bytes.HasPrefix(line, []byte("334 "))
@@ -159,8 +162,7 @@ func (g *guard) say(err error) {
 }
 
 // appendLine puts go-smtp's words right: it names the client where RFC 5321 section 4.1.1.1 wants the
-// server, offers CHUNKING always, echoes what was not the client's, and says 502 for a known command out of
-// sequence.
+// server, echoes what was not the client's, and says 502 for a known command out of sequence.
 func (g *guard) appendLine(out, line []byte) []byte {
 	has := func(prefix string) bool { return bytes.HasPrefix(line, []byte(prefix)) }
 	switch {
@@ -168,8 +170,6 @@ func (g *guard) appendLine(out, line []byte) []byte {
 		return fmt.Appendf(out, "250-%s\r\n", g.server.cfg.Hostname)
 	case has("250 2.0.0 Hello "):
 		return fmt.Appendf(out, "250 %s\r\n", g.server.cfg.Hostname)
-	case has("250-CHUNKING"):
-		return out
 	case g.verb == "MAIL" && has("250 "):
 		return append(out, "250 2.1.0 sender ok\r\n"...)
 	case g.verb == "RCPT" && has("250 "):
@@ -180,7 +180,9 @@ func (g *guard) appendLine(out, line []byte) []byte {
 	return append(out, line...)
 }
 
-func isTransaction(verb string) bool { return verb == "MAIL" || verb == "RCPT" || verb == "DATA" }
+func isTransaction(verb string) bool {
+	return verb == "MAIL" || verb == "RCPT" || verb == "DATA" || verb == "BDAT"
+}
 
 // note counts a reply in its final form, and ends the conversation after a 421 (RFC 5321 section 3.8).
 func (g *guard) note(line []byte) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"unicode/utf8"
 )
 
 // content carries one message from the wire to its draft: the framer decides where it ends, then it
@@ -17,6 +18,8 @@ type content struct {
 	strict bool // bare CR and LF are faults
 	sink   *bufio.Writer
 
+	begun   bool // an octet of content was written
+	open    bool // the last of them ended no line
 	frame   framer
 	trace   trace
 	heldCR  bool  // the last segment ended in a CR that may begin a line end
@@ -57,12 +60,32 @@ func (c *content) feed(in []byte) (used int, end bool) {
 		var n int
 		segment, n, end = c.frame.next(in[used:])
 		used += n
-		if len(segment) > 0 {
-			c.raw += int64(len(segment))
-			c.take(segment)
-		}
+		c.takeRaw(segment)
 	}
 	return used, end
+}
+
+// taking returns what guard.receive wants: it calls next, which puts content into c, has a message with a fault given up at once,
+// and gives up the connection where the content is far too long. At its end c knows whether it can be accepted.
+func (c *content) taking(refused func(), next func(in []byte) (used int, end bool)) func([]byte) (int, bool, error) {
+	return func(in []byte) (used int, end bool, err error) {
+		used, end = next(in)
+		if c.err != nil {
+			refused()
+		}
+		if !end && c.raw/2 > c.limit {
+			err = errEndless
+		}
+		return used, end, err
+	}
+}
+
+// takeRaw takes content that no dots are stuffed into.
+func (c *content) takeRaw(in []byte) {
+	if len(in) > 0 {
+		c.raw += int64(len(in))
+		c.take(in)
+	}
 }
 
 // take checks a segment and writes it with proper line ends.
@@ -158,8 +181,27 @@ func (c *content) write(p []byte) {
 	if c.err != nil || len(p) == 0 {
 		return
 	}
+	if !c.begun && (p[0] == ' ' || p[0] == '\t') {
+		// A line that begins with white space continues the one before, which would be our Received field. As Postfix's
+		// cleanup(8) has it, the message has no header then, and this is its body.
+		c.writeRaw(crlf)
+		c.trace.body = true
+	}
+	c.begun = true
 	c.trace.scan(p)
 	c.writeRaw(p)
+	c.open = p[len(p)-1] != '\n'
+}
+
+// complete ends the last line, which a chunk may leave open.
+func (c *content) complete() {
+	if c.heldCR {
+		c.heldCR = false
+		c.strayCR()
+	}
+	if c.open {
+		c.write(crlf)
+	}
 }
 
 // writeRaw writes what is not content of the client, our own header.
@@ -182,9 +224,10 @@ func (c *content) finish() error {
 	return c.err
 }
 
-// trace counts the Received fields of a header that comes in pieces. The zero value stands at its begin.
+// trace counts the Received fields of a header that comes in pieces, and sees whether it is ASCII. The zero value stands at its begin.
 type trace struct {
 	fields int
+	eight  bool // an octet above 127
 	match  int  // octets of the field name that fit so far
 	skip   bool // the rest of this line does not matter
 	body   bool // the header has ended
@@ -197,12 +240,13 @@ const traceField = "received"
 func (t *trace) scan(p []byte) {
 	for len(p) > 0 && !t.body {
 		if t.skip {
-			lf := bytes.IndexByte(p, '\n')
-			if lf < 0 {
+			line, rest, ended := bytes.Cut(p, crlf[1:])
+			t.eight = t.eight || !isASCII(line)
+			if !ended {
 				return
 			}
 			t.skip, t.match = false, 0
-			p = p[lf+1:]
+			p = rest
 			continue
 		}
 		t.step(p[0])
@@ -222,6 +266,7 @@ func (t *trace) step(c byte) {
 		t.skip = true
 	case t.match == len(traceField) && (c == ' ' || c == '\t'):
 	default:
+		t.eight = t.eight || c >= utf8.RuneSelf
 		t.skip = true
 	}
 }

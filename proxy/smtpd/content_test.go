@@ -39,14 +39,14 @@ func TestContentEndsOnlyAtCRLFDotCRLFAndIsNormalisedAfterwards(t *testing.T) {
 		{"\r\n.\r\nx", "\r\n", "x", nil},
 		{"a\r\n.\r\n.\r\n", "a\r\n", ".\r\n", nil},
 		{"..\r\n...\r\n.a\r\n.\r\n", ".\r\n..\r\na\r\n", "", nil},
-		{".\r.\r\n.\r\n", " .\r\n", "", nil},
-		{".\r\r\n.\r\n", " \r\n", "", nil},
+		{".\r.\r\n.\r\n", "\r\n .\r\n", "", nil}, // what begins with a space is no header
+		{".\r\r\n.\r\n", "\r\n \r\n", "", nil},
 		{"a\r\r\n.\r\n", "a \r\n", "", nil}, // go-smtp never ends here
 		{"a\r\r\r\n\r\n.\r\n", "a  \r\n\r\n", "", nil},
 		{"a\n.\nb\r\n.\r\n", "a\r\n.\r\nb\r\n", "", nil},
 		{"a\n.\r\nb\r\n.\r\n", "a\r\n.\r\nb\r\n", "", nil},
 		{"\n\n\r\n.\r\n", "\r\n\r\n\r\n", "", nil},
-		{"\r\r\r\n.\r\n", "  \r\n", "", nil},
+		{"\r\r\r\n.\r\n", "\r\n  \r\n", "", nil},
 		{"a\rb\n\rc\r\n.\r\n", "a b\r\n c\r\n", "", nil},
 		{"a\x00b\r\n.\r\nx", "", "x", errNUL},
 		{"\x00\r\n.\r\n", "", "", errNUL},

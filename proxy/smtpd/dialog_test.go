@@ -147,7 +147,7 @@ func describe(k kept) string {
 	for _, p := range []struct {
 		name string
 		set  bool
-	}{{" 8BITMIME", e.Body8}, {" SMTPUTF8", e.UTF8}, {" RET=" + e.Ret, e.Ret != ""}, {" ENVID=" + e.EnvID, e.EnvID != ""}} {
+	}{{" 8BITMIME", e.Body8}, {" SMTPUTF8", e.UTF8}, {" header8", e.Header8}, {" RET=" + e.Ret, e.Ret != ""}, {" ENVID=" + e.EnvID, e.EnvID != ""}} {
 		if p.set {
 			b.WriteString(p.name)
 		}

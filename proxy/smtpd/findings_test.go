@@ -19,8 +19,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// The findings are what go-smtp v0.25.1 does when it stands alone; finding 7 is
-// TestAChunkIsNeverReadAsCommands, findings 8 to 10 and 14 are dialogs.
+// The findings are what go-smtp v0.25.1 does when it stands alone; findings 1 and 7 are also
+// TestAChunkIsNeverReadAsCommands and TestAChunkThatBreaksOffIsNeverAccepted, findings 8 to 10, 14 and 17 are dialogs.
 
 func TestFinding1ContentThatBreaksOffIsNeverAccepted(t *testing.T) {
 	for _, wire := range []string{"", "line", "line\r\n", "line\r\n.", "line\r\n.\r", "line\n.\n"} {

@@ -18,6 +18,7 @@ func FuzzConversation(f *testing.F) {
 		"EHLO a\r\nMAIL FROM:<a@b> SIZE=3\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n",
 		"HELO a\nMAIL FROM:<> ENVID=a+20b\nRCPT TO:<@a:\"x y\"@d> ORCPT=rfc822;a NOTIFY=NEVER\nDATA\n.\r\n",
 		"EHLO a\r\nAUTH LOGIN\r\n\r\n\r\nMAIL FROM:<\xc3\xa4@b> SMTPUTF8\r\nRCPT TO:<root>\r\nDATA\r\n\n.\n\r\n.\r\n",
+		"EHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 3\r\nab\rBDAT 2 LAST\r\n\n\rRSET\r\nBDAT 1 LAST\r\nxQUIT\r\n",
 		"BDAT 3\r\n", "\x16\x03", "GET / HTTP/1.1\r\n", "\r\n\r\n", "MAIL\r\nRCPT\r\n",
 	} {
 		f.Add(seed)

@@ -22,14 +22,18 @@ type guard struct {
 
 	in      input
 	pending string // what go-smtp reads next
+	again   string // a command that was read within content and comes next; "": none
 	over    bool   // go-smtp reads EOF from now on, and what it still says is dropped
 	spoke   bool   // the client has sent something
 
 	out    []byte // replies not yet written
 	outErr error  // of the first write that failed
 
-	verb      string // of the command that is being answered
-	args      string // of MAIL and RCPT, behind the verb and one space
+	session   *session // nil before the first EHLO
+	verb      string   // of the command that is being answered
+	args      string   // of MAIL, RCPT and BDAT, behind the verb and one space
+	chunk     chunk    // that BDAT announced
+	mute      bool     // go-smtp's next reply is not for the client
 	helo      string
 	challenge bool // the next line answers a 334
 
@@ -76,8 +80,13 @@ func (g *guard) Read(p []byte) (int, error) {
 
 // next reads one line and decides what becomes of it.
 func (g *guard) next() {
-	if g.errors >= maxErrors || g.junk >= maxJunk || g.fruitless >= g.server.maxFruitless() {
+	if g.isAbused() {
 		g.hangUp(errAbuse)
+		return
+	}
+	if line := g.again; line != "" {
+		g.again = ""
+		g.dispatch([]byte(line))
 		return
 	}
 	line, err := g.readLine()
@@ -86,6 +95,10 @@ func (g *guard) next() {
 		return
 	}
 	g.dispatch(line)
+}
+
+func (g *guard) isAbused() bool {
+	return g.errors >= maxErrors || g.junk >= maxJunk || g.fruitless >= g.server.maxFruitless()
 }
 
 var (
@@ -146,8 +159,8 @@ func (g *guard) drain() {
 	defer g.mu.Unlock()
 	g.draining = true
 	if !g.busy {
-		// A read for a command ends at once and finds out why; there is no other without a
-		// transaction. An error means that the connection is closed.
+		// A read for a command, or for a chunk that is passed over, ends at once and finds out why; there is no other without
+		// a transaction. An error means that the connection is closed.
 		_ = g.Conn.SetReadDeadline(time.Unix(1, 0))
 	}
 }
@@ -184,23 +197,17 @@ func (g *guard) repaired(c *content) {
 	g.server.stats.repaired(c.bareLF, c.bareCR)
 }
 
-// receive reads content up to its end into c; then c knows whether it can be accepted. An error means that
+// receive reads content until feed, which says how much of its argument belongs to it, has found the end. An error means that
 // the end was never seen: nothing may be committed, and the connection is over.
-func (g *guard) receive(c *content, refused func()) error {
+func (g *guard) receive(feed func(in []byte) (used int, end bool, err error)) error {
 	g.in.widen()
 	rate := g.server.minRate()
 	var p pace
 	for {
-		used, end := c.feed(g.in.unread())
+		used, end, err := feed(g.in.unread())
 		g.in.skip(used)
-		if c.err != nil {
-			refused()
-		}
-		switch {
-		case end:
-			return nil
-		case c.raw/2 > c.limit:
-			return errEndless
+		if end || err != nil {
+			return err
 		}
 		if err := g.flush(); err != nil {
 			return err

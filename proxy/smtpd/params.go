@@ -319,7 +319,7 @@ func isUnitext(s string) bool {
 	}
 }
 
-func isASCII(s string) bool {
+func isASCII[text string | []byte](s text) bool {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {
 			return false

@@ -23,7 +23,7 @@ var (
 	errLineTooLong = &refusal{500, smtp.EnhancedCode{5, 5, 2}, "line too long, closing connection"}
 	errControl     = &refusal{500, smtp.EnhancedCode{5, 5, 2}, "control character in command"}
 	errNotOffered  = &refusal{502, smtp.EnhancedCode{5, 5, 1}, "command not implemented"}
-	errChunking    = &refusal{502, smtp.EnhancedCode{5, 5, 1}, "CHUNKING is not offered, closing connection"}
+	errChunk       = &refusal{501, smtp.EnhancedCode{5, 5, 4}, "not the size of a chunk, closing connection"}
 	errSequence    = &refusal{503, smtp.EnhancedCode{5, 5, 1}, "bad sequence of commands"}
 	errNested      = &refusal{503, smtp.EnhancedCode{5, 5, 1}, "a mail transaction is open already"}
 	errSyntax      = &refusal{501, smtp.EnhancedCode{5, 5, 4}, "syntax error in arguments"}
@@ -67,6 +67,11 @@ func isKnown(err error) bool {
 // queued is the reply to an accepted message; go-smtp sends any other than its own as an error.
 func queued(id string) *smtp.SMTPError {
 	return &smtp.SMTPError{Code: 250, EnhancedCode: smtp.EnhancedCode{2, 0, 0}, Message: "queued as " + id}
+}
+
+// chunkTaken is the reply to a chunk that is not the last one of its message.
+func chunkTaken(octets int64) *smtp.SMTPError {
+	return &smtp.SMTPError{Code: 250, EnhancedCode: smtp.EnhancedCode{2, 0, 0}, Message: strconv.FormatInt(octets, 10) + " octets taken"}
 }
 
 // appendReply appends r as one line.

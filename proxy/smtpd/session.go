@@ -38,7 +38,8 @@ func newSession(c *smtp.Conn) (smtp.Session, error) {
 	if !ok {
 		return nil, fmt.Errorf("smtpd: session on a %T", c.Conn())
 	}
-	return &session{guard: g}, nil
+	g.session = &session{guard: g}
+	return g.session, nil
 }
 
 // Mail begins a transaction.
@@ -93,7 +94,7 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 
 // Data receives the content beside go-smtp, which finds an empty body in its own reader, and commits.
 func (s *session) Data(io.Reader) error {
-	if s.tx == nil || len(s.tx.env.To) == 0 {
+	if !s.mayReceive() {
 		return errorReply(errSequence)
 	}
 	defer s.end()
@@ -102,11 +103,13 @@ func (s *session) Data(io.Reader) error {
 	c := newContent(&server.cfg, s.tx.draft)
 	defer c.release()
 	c.writeRaw(s.tx.env.AppendReceived(c.sink.AvailableBuffer(), server.cfg.Hostname))
-	err := s.guard.receive(c, s.tx.abort)
+	whole, err := s.receive(c)
 	s.guard.repaired(c)
 	if err != nil {
 		s.guard.hangUp(err)
-		return errorReply(err) // not heard: the connection is over
+	}
+	if !whole {
+		return errorReply(errSequence) // not heard
 	}
 	ended := time.Now()
 	if err := c.finish(); err != nil {
@@ -117,12 +120,26 @@ func (s *session) Data(io.Reader) error {
 		s.guard.hangUp(err)
 		return errorReply(err)
 	}
+	s.tx.env.Header8 = c.trace.eight
 	if err := s.tx.commit(c.written); err != nil {
 		return s.storeFault("commit message", err)
 	}
 	server.stats.accepted(time.Since(ended))
 	s.guard.accepted()
 	return queued(s.tx.env.ID.String())
+}
+
+// mayReceive says whether DATA or BDAT is in order.
+func (s *session) mayReceive() bool { return s.tx != nil && len(s.tx.env.To) > 0 }
+
+// receive takes the content that follows DATA, or that BDAT announced. whole is false when its end did not come: with an
+// error the connection is over, without one the client has thought better of it.
+func (s *session) receive(c *content) (whole bool, err error) {
+	if s.guard.verb == "BDAT" {
+		return s.guard.receiveChunks(c, s.tx.abort)
+	}
+	err = s.guard.receive(c.taking(s.tx.abort, c.feed))
+	return err == nil, err
 }
 
 // Reset ends the transaction at RSET, EHLO and after DATA.

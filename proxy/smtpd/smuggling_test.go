@@ -2,9 +2,12 @@ package smtpd
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
+
+	"github.com/mailweir/mailweir/bench/memconn"
 )
 
 // smuggled is what follows a false end of data: a whole transaction.
@@ -114,20 +117,86 @@ func TestFalseEndsAtTheBordersOfTheBuffers(t *testing.T) {
 	})
 }
 
+// A chunk ends where its size says. Where that is not known, or the connection ends before, nothing is accepted and nothing executed.
 func TestAChunkIsNeverReadAsCommands(t *testing.T) {
-	for _, chunk := range []string{
-		"BDAT 5 LAST\r\nhello" + smuggled + "\r\n.\r\n",
-		"BDAT 0 LAST\r\n" + smuggled + "\r\n.\r\n",
-		"BDAT 5\r\nhelloBDAT 0 LAST\r\n",
-		"bdat " + smuggled + "\r\n.\r\n",
-		"BDAT 99999999999999999999 LAST\r\n" + smuggled + "\r\n.\r\n",
-	} {
+	const inside = smuggled + "\r\n.\r\n"
+	for _, at := range []int{0, 1, len("RSET"), len(inside)} { // where the stream is cut
+		for _, first := range []string{"", "BDAT 3\r\nabc"} {
+			bubble(t, testConfig(), func(t *testing.T, f *front) {
+				c := f.greeted(t)
+				c.send("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
+				c.want("250 2.1.0", "250 2.1.5")
+				c.send(first)
+				if first != "" {
+					c.want("250 2.0.0 3 octets")
+				}
+				c.send(fmt.Sprintf("BDAT %d LAST\r\n", len(inside)) + inside[:at])
+				synctest.Wait()
+				c.send(inside[at:])
+				c.want("250 2.0.0 queued as ")
+				c.send("NOOP\r\n")
+				c.want("250 2.0.0 I have")
+				wantBodies(t, f, strings.TrimPrefix(first, "BDAT 3\r\n")+inside)
+			})
+		}
+	}
+	for _, size := range []string{"", "x", "-1", "+1", "1 2", "1 LAST x", "99999999999999999999 LAST", "0x1"} {
+		for _, first := range []string{"", "BDAT 3\r\nabc"} {
+			bubble(t, testConfig(), func(t *testing.T, f *front) {
+				c := f.greeted(t)
+				c.send("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n" + first + "BDAT " + size + "\r\n" + inside)
+				c.want("250 2.1.0", "250 2.1.5")
+				if first != "" {
+					c.want("250 2.0.0 3 octets")
+				}
+				c.want("501 5.5.4")
+				c.wantEnd()
+				wantBodies(t, f)
+			})
+		}
+	}
+}
+
+// go-smtp takes a chunk that broke off for a whole one (finding 1).
+func TestAChunkThatBreaksOffIsNeverAccepted(t *testing.T) {
+	for _, wire := range []string{"BDAT 1000 LAST\r\n", "BDAT 1000 LAST\r\nshort\r\n", "BDAT 5\r\nhello", "BDAT 5\r\nhelloBDAT 1 LAST\r\n"} {
 		bubble(t, testConfig(), func(t *testing.T, f *front) {
 			c := f.greeted(t)
-			c.send("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n" + chunk)
-			c.want("250 2.1.0", "250 2.1.5", "502 5.5.1")
-			c.wantEnd()
+			c.send("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n" + wire)
+			if err := c.Conn.(*memconn.Conn).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if said, err := io.ReadAll(c.r); err != nil || strings.Contains(string(said), "queued") {
+				t.Errorf("%q: %q, %v", wire, said, err)
+			}
+			synctest.Wait()
 			wantBodies(t, f)
+			if f.memory.ended != 1 {
+				t.Errorf("%q: %d drafts ended", wire, f.memory.ended)
+			}
 		})
 	}
+}
+
+func TestEmptyChunksAreBounded(t *testing.T) {
+	bubble(t, testConfig(), func(t *testing.T, f *front) {
+		c := f.greeted(t)
+		c.send("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
+		c.want("250 2.1.0", "250 2.1.5")
+		for n := 0; ; n++ {
+			_, unsent := c.Write([]byte("BDAT 0\r\n")) // the reply says more than a failure
+			got, err := c.reply()
+			if err != nil {
+				t.Fatal(err, unsent)
+			}
+			if strings.HasPrefix(got, "421 4.7.0") {
+				break
+			}
+			if n > f.maxFruitless() {
+				t.Fatalf("%d chunks, and still %q", n, got)
+			}
+		}
+		c.wantEnd()
+		wantBodies(t, f)
+	})
 }

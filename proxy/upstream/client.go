@@ -58,6 +58,9 @@ func New(cfg Config) (*Client, error) {
 	mode, verify := cfg.security(anyImplicit(hosts))
 	c := &Client{cfg: cfg, hosts: hosts, mode: mode, logins: newLogins()}
 	c.level.Store(uint32(L2))
+	if cfg.LevelMax != nil {
+		c.level.Store(uint32(min(L2, *cfg.LevelMax)))
+	}
 	if cfg.OAuth && cfg.Token == nil {
 		return nil, errors.New("upstream: oauth is set, but nothing gives tokens")
 	}

@@ -29,6 +29,8 @@ type Config struct {
 	Timeouts      Timeouts      // zero fields mean RFC 5321's
 	MessagesMax   int           // rotate after so many; 0: only what the upstream shows
 	AgeMax        time.Duration // rotate after; 0: 1 h
+	LevelMax      *Level        // the most that may be on the wire unanswered; nil: what the upstream offers. For tests
+	EightBit      string        // EightBitSend or EightBitReject, for mail declared 8BITMIME to an upstream without it; "": EightBitSend
 	Rules         Rules         // come before the built-in ones about what replies mean
 
 	// Token returns an access token for Username, when OAuth is set. rejected is one that the upstream has refused, in place of which
@@ -63,6 +65,12 @@ const (
 	tlsRequire       = "require"
 )
 
+// The values of Config.EightBit.
+const (
+	EightBitSend   = "send"   // as it is, as most relays do
+	EightBitReject = "reject" // with 5.6.3
+)
+
 const ageMaxDefault = time.Hour
 
 // Validate joins all faults. It reads nothing but c.
@@ -93,6 +101,9 @@ func (c Config) Validate() error {
 	c.validateCredentials(fault)
 	if strings.ContainsFunc(c.Hostname, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		fault("hostname: has characters that EHLO cannot carry")
+	}
+	if c.EightBit != "" && c.EightBit != EightBitSend && c.EightBit != EightBitReject {
+		fault("eight_bit: %q is neither %s nor %s", c.EightBit, EightBitSend, EightBitReject)
 	}
 	if c.MessagesMax < 0 {
 		fault("messages_per_connection: is negative")

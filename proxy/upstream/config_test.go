@@ -66,6 +66,7 @@ func TestConfigFaultsAreNamed(t *testing.T) {
 		{Config{URL: "smtp://relay.example", Username: "app\x01", Password: canary}, "control character"},
 		{Config{URL: "smtp://relay.example", Hostname: "a\r\nQUIT"}, "hostname"},
 		{Config{URL: "smtp://relay.example", MessagesMax: -1}, "messages_per_connection"},
+		{Config{URL: "smtp://relay.example", EightBit: "x"}, "eight_bit"},
 		{Config{URL: "smtp://relay.example", AgeMax: -1}, "connection_max_age"},
 		{Config{URL: "smtp://relay.example", Timeouts: Timeouts{Dot: -1}}, "timeouts"},
 	} {

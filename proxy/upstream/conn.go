@@ -12,12 +12,13 @@ import (
 )
 
 const (
-	failuresMax  = 5               // refused transactions of one connection: servers count errors (Postfix from 10, Exim 10)
-	groupMax     = 128             // commands on the wire unanswered; bounds what the reader must hold while we write
-	writeBuffer  = 32 << 10        // octets; also the size of a write of content
-	quitLimit    = 2 * time.Second // for QUIT and its 221 together
-	confirmMax   = time.Second     // for the replies that confirm a verdict
-	lastWordsMax = time.Second     // for the reply of a server that no longer reads
+	failuresMax  = 5                // refused transactions of one connection: servers count errors (Postfix from 10, Exim 10)
+	groupMax     = 128              // commands on the wire unanswered; bounds what the reader must hold while we write
+	writeBuffer  = 32 << 10         // octets; also the size of a write of content
+	quitLimit    = 2 * time.Second  // for QUIT and its 221 together
+	confirmMax   = time.Second      // for the replies that confirm a verdict
+	aheadMax     = 20 * time.Second // for the reply to the RSET that went with the content before it, from the reply to that on: nothing is easier to answer
+	lastWordsMax = time.Second      // for the reply of a server that no longer reads
 )
 
 // Conn is one session with the upstream, ready for MAIL. Run owns it; the other methods may be called by anybody at any
@@ -40,14 +41,16 @@ type Conn struct {
 	// Run's.
 	w        *bufio.Writer
 	timer    *time.Timer
-	broken   error     // the first failed write
-	begun    int       // transactions begun
-	used     Level     // of the last one
-	failures int       // transactions with a refusal
-	dirty    bool      // the last transaction did not end with its content taken, so RSET must come first
-	closed   bool      // the feed is
-	lastEnd  time.Time // when the last reply of the last transaction came
-	ahead    []heard   // received by confirm, for await
+	broken   error               // the first failed write
+	begun    int                 // transactions begun
+	used     Level               // of the last one
+	failures int                 // transactions with a refusal
+	domains  map[string]struct{} // of recipients named so far, where the upstream limits them
+	outgrown bool                // a job had only others
+	dirty    bool                // the last transaction did not end with its content taken, so RSET must come first
+	closed   bool                // the feed is
+	lastEnd  time.Time           // when the last reply of the last transaction came
+	ahead    []heard             // received by confirm, for await
 	block    []byte
 }
 
@@ -218,7 +221,10 @@ func (c *Conn) left(h heard) *ending {
 // spent says why the connection takes no further job; "" when it does.
 func (c *Conn) spent() string {
 	limit := c.client.cfg.MessagesMax
+	limited := c.limited()
 	switch {
+	case limited != "":
+		return limited
 	case limit > 0 && c.Messages() >= limit:
 		return fmt.Sprintf("rotated after %d messages", limit)
 	case c.failures >= failuresMax:

@@ -142,7 +142,11 @@ func faultIn(t *testing.T, level Level, phase string, nth int, name string, faul
 		if name == "421" && (hit.HandedBack || hit.Verdicts[0].Reply.Code != 421 || out.Class != flowctl.Unavailable) {
 			t.Errorf("421: %+v, ended with %+v", hit, out)
 		}
-		if name == "stall" && out.Class != flowctl.Overload {
+		late := flowctl.Overload
+		if phase == "RSET" && level == L2 {
+			late = flowctl.IdleClose // that it went with the content is blamed first
+		}
+		if name == "stall" && out.Class != late {
 			t.Errorf("a reply that does not come is %+v", out)
 		}
 		whole := name == "451" || name == "550"
@@ -791,5 +795,29 @@ func TestSplitNeedsSomebodyTaken(t *testing.T) {
 		if v := results[0].Verdicts[0]; v.Split || v.Class != flowctl.PerMessage {
 			t.Errorf("%+v", v)
 		}
+	})
+}
+
+// Some servers forget what they had read behind the content. That costs one wait, and no message and no width.
+func TestAServerThatForgetsWhatFollowsTheContentStepsDown(t *testing.T) {
+	r := &relay{offers: pipelining, forgets: true}
+	inBubble(t, r, func(t *testing.T) {
+		cl := r.client(t, Config{})
+		jobs := letters(5, 2)
+		began := time.Now()
+		results, out := send(r.connect(t, cl), jobs...)
+		if len(results) != 2 || results[0].HandedBack || !results[1].HandedBack || results[1].Signal.Class != flowctl.IdleClose || out.Class != flowctl.IdleClose {
+			t.Fatalf("%d results, %+v", len(results), out)
+		}
+		if took := time.Since(began); took > aheadMax+2*confirmMax || cl.Level() != L1 {
+			t.Errorf("after %s: level %d", took, cl.Level())
+		}
+		again := letters(5, 2)[1:]
+		more, out := send(r.connect(t, cl), again...)
+		if out.Class != flowctl.OK || cl.Level() != L1 {
+			t.Errorf("%+v, level %d", out, cl.Level())
+		}
+		r.checkTruth(t, again, more)
+		r.checkTruth(t, jobs[:2], results[:1])
 	})
 }

@@ -25,6 +25,7 @@ func (c *Conn) transact(tx *transaction, feed <-chan *Job) (next *transaction, e
 		return nil, end
 	}
 	if next = c.prefetch(feed); next != nil {
+		next.ahead = true
 		c.offer(next)
 	}
 	c.flush()
@@ -66,7 +67,7 @@ func (c *Conn) prefetch(feed <-chan *Job) *transaction {
 // be had whole, there is no dot: the connection ends instead.
 func (c *Conn) stream(tx *transaction) *ending {
 	if tx.claimed = tx.job.claim(); !tx.claimed {
-		tx.back = true
+		tx.back = "withdrawn"
 		return giveUp(flowctl.StageData, "withdrawn after 354")
 	}
 	body, err := tx.job.Open()

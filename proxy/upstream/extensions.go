@@ -13,7 +13,8 @@ type Extensions struct {
 	UTF8       bool // SMTPUTF8
 	DSN        bool
 	Size       bool
-	SizeMax    int64    // octets; 0: no limit named
+	SizeMax    int64 // octets; 0: no limit named
+	Limits     Limits
 	Auth       []string // mechanisms, upper case
 }
 
@@ -43,6 +44,8 @@ func parseExtensions(lines []string) Extensions {
 					e.SizeMax = n
 				}
 			}
+		case "LIMITS":
+			e.Limits = parseLimits(f[1:])
 		case "AUTH":
 			e.Auth = append(e.Auth, f[1:]...)
 		default:

@@ -64,6 +64,7 @@ type Result struct {
 	Signal     flowctl.Outcome // the most upstream-wide of its classes; IdleClose where the transaction says nothing of the upstream
 	HandedBack bool            // nothing was decided and nothing can have been delivered: give it to another connection, uncharged
 	Uncertain  bool            // content was sent and no reply heard
+	Unreported []int           // indices into Job.Env.To: taken, and the sender's wish for a report (NOTIFY=SUCCESS) was not passed on, since the upstream offers no DSN
 	Reused     bool            // the connection had served before (a stale one costs nothing)
 	Err        error           // the I/O error that ended it; nil when the server answered
 	Finished   time.Time

@@ -32,6 +32,7 @@ type relay struct {
 	greeting string
 	offers   []string       // EHLO keywords
 	script   map[string]act // by verb and how often it was seen on this connection: "MAIL 2"; the dot is "DOT", the first octets of content "BODY"
+	forgets  bool           // what it had read behind the content
 	oneWay   time.Duration
 	tls      *tls.Config // for STARTTLS, or from the start
 	implicit bool
@@ -268,6 +269,9 @@ func (s *session) content() bool {
 			break
 		}
 		body.WriteString(strings.TrimPrefix(line, "."))
+	}
+	if s.forgets {
+		s.br.Discard(s.br.Buffered())
 	}
 	if s.takes("DOT") {
 		s.mu.Lock()

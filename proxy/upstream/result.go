@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/mailweir/mailweir/flowctl"
@@ -23,8 +24,8 @@ func (c *Conn) result(tx *transaction, end *ending) *Result {
 		c.failures++
 	}
 	switch open := tx.undecided(); {
-	case tx.back:
-		r.HandedBack, r.Signal = true, nothingSaid("withdrawn")
+	case tx.back != "":
+		r.HandedBack, r.Signal = true, nothingSaid(tx.back)
 	case open > 0 && tx.err != nil:
 		tx.decideOurselves(flowctl.StageData, replyUnreadable, Verdict{Local: true})
 		r.Verdicts, r.Err, r.Signal = tx.verdicts, tx.err, nothingSaid(replyUnreadable.Text)
@@ -48,7 +49,21 @@ func (c *Conn) result(tx *transaction, end *ending) *Result {
 	}
 	c.lastEnd = now
 	r.Signal.Started, r.Signal.Took = tx.started, now.Sub(from)
+	r.Unreported = c.unreported(tx)
 	return r
+}
+
+// unreported are those who were taken and whose sender wants to hear of it, where the upstream was not told so.
+func (c *Conn) unreported(tx *transaction) (to []int) {
+	if c.ext.DSN {
+		return nil
+	}
+	for i, n := range tx.job.To {
+		if v := tx.verdicts[i]; v.Class == flowctl.OK && v.Reply.Code != 0 && strings.Contains(tx.job.Env.To[n].Notify, "SUCCESS") {
+			to = append(to, n)
+		}
+	}
+	return to
 }
 
 // handBack ends a transaction that got no reply because of the one before it.

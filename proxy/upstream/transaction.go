@@ -21,14 +21,16 @@ type transaction struct {
 	heard    int   // and answered
 	mailed   bool  // MAIL was taken
 	taken    []int // positions in job.To whose RCPT was taken
+	later    []int // and those that are not named: the upstream's limits leave no room
 	verdicts []Verdict
 	worst    flowctl.Outcome // of the verdicts
 	refused  bool            // a reply refused something
 	content  bool            // the server waits for the content
 	claimed  bool
-	dotted   bool  // the dot may have reached the server
-	back     bool  // it was withdrawn
-	err      error // our own failure to read the content
+	dotted   bool   // the dot may have reached the server
+	ahead    bool   // its commands went with the content before it
+	back     string // why it is handed back; "": it is not
+	err      error  // our own failure to read the content
 }
 
 type command struct {
@@ -58,11 +60,16 @@ func (c *Conn) begin(job *Job) *transaction {
 		verdicts: make([]Verdict, len(job.To)),
 	}
 	if job.withdrawn() {
-		tx.back = true
+		tx.back = "withdrawn"
 		return tx
 	}
 	c.refuseLocally(tx)
 	if tx.undecided() == 0 {
+		return tx
+	}
+	to := c.within(tx)
+	if len(to) == 0 {
+		tx.back, c.outgrown = "recipient domains over the upstream's limit", true
 		return tx
 	}
 	if tx.reused && (tx.level > L0 || c.dirty) {
@@ -71,10 +78,8 @@ func (c *Conn) begin(job *Job) *transaction {
 		tx.commands = append(tx.commands, command{verb: verbRset})
 	}
 	tx.commands = append(tx.commands, command{verb: verbMail})
-	for i := range job.To {
-		if !tx.decided(i) {
-			tx.commands = append(tx.commands, command{verb: verbRcpt, to: i})
-		}
+	for _, i := range to {
+		tx.commands = append(tx.commands, command{verb: verbRcpt, to: i})
 	}
 	tx.commands = append(tx.commands, command{verb: verbData})
 	c.begun++
@@ -90,7 +95,9 @@ func (c *Conn) refuseLocally(tx *transaction) {
 			tx.refuseLocal(i, flowctl.StageMail, r)
 		}
 	}
-	noUTF8 := Reply{Code: 550, Enhanced: [3]uint16{5, 6, 7}, Text: "mailweir: the upstream does not offer SMTPUTF8, which the address needs"}
+	noUTF8 := func(what string) Reply {
+		return Reply{Code: 550, Enhanced: [3]uint16{5, 6, 7}, Text: "mailweir: the upstream does not offer SMTPUTF8, which the " + what + " needs"}
+	}
 	switch limit := c.ext.SizeMax; {
 	case limit > 0 && tx.job.size() > limit:
 		all(Reply{Code: 552, Enhanced: [3]uint16{5, 3, 4}, Text: fmt.Sprintf("mailweir: the message has %d octets, the upstream takes %d", tx.job.size(), limit)})
@@ -99,7 +106,13 @@ func (c *Conn) refuseLocally(tx *transaction) {
 		all(Reply{Code: 553, Enhanced: [3]uint16{5, 1, 7}, Text: "mailweir: the sender cannot be written as a command"})
 		return
 	case !c.ext.UTF8 && !ascii(env.From):
-		all(noUTF8)
+		all(noUTF8("sender"))
+		return
+	case !c.ext.UTF8 && env.UTF8 && env.Header8:
+		all(noUTF8("header"))
+		return
+	case !c.ext.EightBit && env.Body8 && c.client.cfg.EightBit == EightBitReject:
+		all(Reply{Code: 554, Enhanced: [3]uint16{5, 6, 3}, Text: "mailweir: the upstream does not offer 8BITMIME, which the message needs"})
 		return
 	}
 	for i, n := range tx.job.To {
@@ -108,7 +121,7 @@ func (c *Conn) refuseLocally(tx *transaction) {
 		case !safePath(to.Addr), !safeParam(to.Notify), !safeParam(to.ORcpt):
 			tx.refuseLocal(i, flowctl.StageRcpt, Reply{Code: 553, Enhanced: [3]uint16{5, 1, 3}, Text: "mailweir: the recipient cannot be written as a command"})
 		case !c.ext.UTF8 && !ascii(to.Addr):
-			tx.refuseLocal(i, flowctl.StageRcpt, noUTF8)
+			tx.refuseLocal(i, flowctl.StageRcpt, noUTF8("address"))
 		}
 	}
 }
@@ -137,6 +150,9 @@ func (c *Conn) line(tx *transaction, cmd command) string {
 		return "DATA\r\n"
 	case verbRcpt:
 		to := env.To[tx.job.To[cmd.to]]
+		if !c.ext.UTF8 {
+			to.ORcpt = asciiORcpt(to.ORcpt)
+		}
 		s := "RCPT TO:<" + to.Addr + ">"
 		s += param(c.ext.DSN, "NOTIFY=", to.Notify) + param(c.ext.DSN, "ORCPT=", to.ORcpt)
 		return s + "\r\n"
@@ -146,7 +162,7 @@ func (c *Conn) line(tx *transaction, cmd command) string {
 		s += fmt.Sprintf(" SIZE=%d", tx.job.size())
 	}
 	if c.ext.EightBit && env.Body8 {
-		s += " BODY=8BITMIME" // to an upstream without it the content goes as it is, as most relays do
+		s += " BODY=8BITMIME" // to an upstream without it the content goes as it is, as most relays do, unless Config.EightBit says otherwise
 	}
 	if c.ext.UTF8 && env.UTF8 {
 		s += " SMTPUTF8"
@@ -209,7 +225,13 @@ func (c *Conn) hear(tx *transaction, n int) *ending {
 		if cmd.verb == verbData {
 			limit = c.client.cfg.Timeouts.Data
 		}
+		if cmd.verb == verbRset && tx.ahead {
+			limit = min(limit, aheadMax)
+		}
 		r, end := c.await(st, limit)
+		if end != nil && cmd.verb == verbRset && tx.ahead && timedOut(end.err) {
+			return c.unread(st)
+		}
 		if end != nil {
 			tx.closing(st, r, end)
 			return end
@@ -220,6 +242,13 @@ func (c *Conn) hear(tx *transaction, n int) *ending {
 		}
 	}
 	return nil
+}
+
+// unread ends a connection whose server took the content and not the commands behind it: some forget what they had read ahead
+// (seen with chasquid 1.11). Nothing of the transaction has reached it.
+func (c *Conn) unread(st flowctl.Stage) *ending {
+	c.client.lostCount(L2)
+	return giveUp(st, "no reply to what was sent together with the content before it")
 }
 
 // closing gives the reply with which a server closes to all who have none yet. But a reused connection that had
@@ -250,6 +279,7 @@ func (c *Conn) answer(tx *transaction, cmd command, r Reply) *ending {
 	case cmd.verb == verbRset && r.positive():
 	case cmd.verb == verbMail && r.positive():
 		tx.mailed = true
+		tx.postpone()
 	case cmd.verb == verbMail && r.negative():
 		tx.refuseAll(st, r)
 	case cmd.verb == verbRcpt && !tx.mailed && r.Code/100 != 3:

@@ -18,6 +18,8 @@ func TestParametersFollowTheOffer(t *testing.T) {
 	plain := message.Envelope{From: "a@example.org", Size: 17, Body8: true, To: []message.Recipient{{Addr: "b@example.com"}}}
 	null := message.Envelope{To: []message.Recipient{{Addr: "Postmaster"}, {Addr: `"a>b c"@example.com`}}}
 	utf8 := message.Envelope{From: "a@example.org", UTF8: true, To: []message.Recipient{{Addr: "b@example.com"}, {Addr: "ü@example.com"}}}
+	utf8Header := message.Envelope{From: "a@example.org", UTF8: true, Header8: true, To: []message.Recipient{{Addr: "b@example.com"}}}
+	utf8ORcpt := message.Envelope{From: "a@example.org", UTF8: true, To: []message.Recipient{{Addr: "b@example.com", ORcpt: `utf-8;ü\x{20}😀@example.com`}}}
 	utf8From := message.Envelope{From: "ü@example.org", UTF8: true, To: []message.Recipient{{Addr: "b@example.com"}}}
 	big := message.Envelope{From: "a@example.org", Size: 1001, To: []message.Recipient{{Addr: "b@example.com"}, {Addr: "c@example.com"}}}
 	exact := message.Envelope{From: "a@example.org", Size: 1000, To: []message.Recipient{{Addr: "b@example.com"}}}
@@ -39,6 +41,10 @@ func TestParametersFollowTheOffer(t *testing.T) {
 		{"utf8", utf8, everything, []string{"MAIL FROM:<a@example.org> SMTPUTF8", "RCPT TO:<b@example.com>", "RCPT TO:<ü@example.com>"}, []string{"250", "250"}},
 		{"no utf8", utf8, []string{"SIZE"}, []string{"MAIL FROM:<a@example.org>", "RCPT TO:<b@example.com>"}, []string{"250", "550 5.6.7"}},
 		{"no utf8, sender", utf8From, []string{"SIZE"}, nil, []string{"550 5.6.7"}},
+		{"utf8, header", utf8Header, everything, []string{"MAIL FROM:<a@example.org> SMTPUTF8", "RCPT TO:<b@example.com>"}, []string{"250"}},
+		{"no utf8, header", utf8Header, []string{"SIZE"}, nil, []string{"550 5.6.7"}},
+		{"utf8, ORCPT", utf8ORcpt, everything, []string{"MAIL FROM:<a@example.org> SMTPUTF8", `RCPT TO:<b@example.com> ORCPT=utf-8;ü\x{20}😀@example.com`}, []string{"250"}},
+		{"no utf8, ORCPT", utf8ORcpt, []string{"DSN"}, []string{"MAIL FROM:<a@example.org>", `RCPT TO:<b@example.com> ORCPT=utf-8;\x{FC}\x{20}\x{1F600}@example.com`}, []string{"250"}},
 		{"too big", big, everything, nil, []string{"552 5.3.4", "552 5.3.4"}},
 		{"just not too big", exact, everything, []string{"MAIL FROM:<a@example.org> SIZE=1000", "RCPT TO:<b@example.com>"}, []string{"250"}},
 		{"size without a number", big, []string{"SIZE"}, []string{"MAIL FROM:<a@example.org> SIZE=1001", "RCPT TO:<b@example.com>", "RCPT TO:<c@example.com>"}, []string{"250", "250"}},
