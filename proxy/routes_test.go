@@ -188,8 +188,12 @@ func TestAMessageOnTwoRoutesIsSettledWithTheLast(t *testing.T) {
 		both := w.send(5, 1, one("a@a.example", "b@b.example"), called("both"))
 		w.send(1, 1, one("nobody@a.example", "b@b.example"), called("half"))
 		w.until(time.Minute, "one half is delivered", func() bool { return w.proxy.Status().Queue.RecipientsDelivered == 5 })
-		time.Sleep(time.Second)
-		if q := w.proxy.Status().Queue; q.Pending != 6 || q.Delivered+q.Dead > 0 || q.RecipientsFailed != 1 {
+		w.send(1, 1, one("a@a.example"), called("sane")) // whose delivery shows that the refusal stands
+		w.until(time.Minute, "the refusal stands", func() bool {
+			q := w.proxy.Status().Queue
+			return q.RecipientsFailed == 1 && q.RecipientsDelivered == 6
+		})
+		if q := w.proxy.Status().Queue; q.Pending != 6 || q.Delivered != 1 || q.Dead > 0 {
 			t.Errorf("%+v", q)
 		}
 		entries, err := w.proxy.pendingRows(10)
@@ -199,7 +203,7 @@ func TestAMessageOnTwoRoutesIsSettledWithTheLast(t *testing.T) {
 		n.set(func() { other.hangs = false })
 		w.settle(5 * time.Minute)
 		arrivedAt(t, []source.Ledger{both}, def, other)
-		if q := w.proxy.Status().Queue; q.Delivered != 5 || q.Dead != 1 || q.RecipientsDelivered != 11 || q.RecipientsFailed != 1 {
+		if q := w.proxy.Status().Queue; q.Delivered != 6 || q.Dead != 1 || q.RecipientsDelivered != 12 || q.RecipientsFailed != 1 {
 			t.Errorf("%+v", q)
 		}
 		w.balanced()
