@@ -33,6 +33,7 @@ type leases struct {
 	message   time.Duration // what a message takes, likewise
 	yields    []place
 	won       int       // places taken again since the last one was lost
+	row       int       // probes accepted since a dial was refused
 	lost      time.Time // when the last one was; zero: none, or so long ago that nobody else is believed to be there
 	stretch   int       // factor; 0: 1
 	stretchAt time.Time // when it last grew

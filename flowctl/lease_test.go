@@ -307,6 +307,7 @@ func TestKnocksForOneMoreGrowWithWhatIsHeld(t *testing.T) {
 		}{{false, base}, {true, base * knockAccepted}} {
 			sum := 0.0
 			for range 400 {
+				f.lease.row = 0
 				f.scheduleProbe(at(1), s.accepted)
 				d := sec(f.nextProbe) - 1
 				if d < s.of*.5 || d > s.of*1.5 {
@@ -317,6 +318,89 @@ func TestKnocksForOneMoreGrowWithWhatIsHeld(t *testing.T) {
 			if mean := sum / 400; mean < s.of*.95 || mean > s.of*1.05 {
 				t.Errorf("%d held: knocks after %v s on average, want %v", n, mean, s.of)
 			}
+		}
+	}
+}
+
+// The dials of slow start go on while a place is left free, and take it: what is established at the refusal is all that fits.
+func TestARefusalInSlowStartEndsTheClaimToWhatIsLeftFree(t *testing.T) {
+	f := newFlow(t, Config{})
+	f.connect(0, 4)
+	f.width = 8
+	f.busyAll(0)
+	f.find(1).lease = at(1)
+	f.plan(1, 100)
+	f.done(1, 1, OK)
+	f.Closed(at(1), 1, Outcome{})
+	f.connect(1.1, 1)
+	f.dial(1.1, 1.12, Busy)
+	f.want(4, 4)
+	if n, _ := f.yielding(at(1.12)); n != 0 || f.lease.contended() {
+		t.Errorf("%d places left free, contended %v", n, f.lease.contended())
+	}
+}
+
+// grow accepts every dial and every message from now on, and returns when there are n connections.
+func (f *flow) grow(now float64, n int) float64 {
+	f.t.Helper()
+	for f.established < n {
+		at, p := f.next(now, now+60, 100)
+		if len(p.Dial) != 1 {
+			f.t.Fatalf("%+v at %v s", p, at)
+		}
+		now = at
+		id := f.connect(now, 1)
+		f.SendStart(f.now, id, 1, 1)
+		f.done(now, id, OK) // which confirms the probe
+		f.busyAll(now)
+	}
+	return now
+}
+
+// Many have left, and none has said so: whose dials are all accepted takes twenty places in about a minute, and not one in six seconds.
+func TestDialsThatAreAcceptedInARowGrowFaster(t *testing.T) {
+	f := calm(t, Config{}, 1)
+	f.contend(1)
+	f.turn.wanting = at(-60)
+	f.ready = 100
+	f.scheduleProbe(at(1), false)
+	now := f.grow(1, 20)
+	if now < 20 || now > 90 {
+		t.Errorf("20 connections after %.0f s", now)
+	}
+	f.dial(now, now, Busy)
+	f.scheduleProbe(f.now, true)
+	if d := f.nextProbe.Sub(f.now); d < knockCap*3/20 {
+		t.Errorf("a pause of %v after a refusal: others are there again", d)
+	}
+}
+
+// A burst at several processes: who has still much when the others are through does not wait for half a minute.
+func TestMuchThatIsFreshFindsOutByItselfWhatThereIs(t *testing.T) {
+	for _, s := range []struct {
+		ready       int
+		least, most float64
+	}{{100, .5, 10}, {freshMuch - 1, 3, 40}} {
+		f := calm(t, Config{}, 1)
+		f.plan(2, 0)
+		f.done(2, 1, OK)
+		f.plan(3, 0)
+		f.contend(3)
+		f.plan(10, s.ready)
+		f.busyAll(10)
+		took := 0.0
+		for id := ConnID(0); f.established < 4; {
+			now, p := f.next(10+took, 100, s.ready)
+			if took = now - 10; len(p.Dial) != 1 {
+				t.Fatalf("%+v", p)
+			}
+			id = f.connect(now, 1)
+			f.SendStart(f.now, id, 1, 1)
+			f.done(now, id, OK)
+			f.busyAll(now)
+		}
+		if took < s.least || took > s.most {
+			t.Errorf("%d ready: three more after %.1f s, want %v to %v", s.ready, took, s.least, s.most)
 		}
 	}
 }

@@ -16,6 +16,12 @@ func (c *Controller) Plan(now time.Time, d Demand) Plan {
 	if c.turn.demand(now, ready > 0 || c.busy > 0) {
 		c.forgetPlaces(now)
 	}
+	if c.ready < freshMuch && ready >= freshMuch && c.lease.contended() && c.ceiling > 0 {
+		c.gap = c.cfg.ProbeMin
+		c.ready = ready
+		c.scheduleProbe(now, false)
+	}
+	c.ready = ready
 	var p Plan
 	if ready > 0 && c.granted(now) {
 		p.wakeAt(now, c.hint.Until)

@@ -102,7 +102,7 @@ func (c *Controller) disconnected(now time.Time, k *conn) {
 // are established fit. Refusals of dials that began before the last cut are the same event.
 func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 	slow := c.slowStart
-	c.refusedAt = now
+	c.refusedAt, c.lease.row = now, 0
 	c.dialTested(now, k, false)
 	ghosts := 0
 	if o.Started.Sub(c.ghostAt) < c.cfg.scaled(releaseLag) {
@@ -120,6 +120,9 @@ func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 		c.pauseDials(now, named(o), reasonRefused)
 		return
 	}
+	if slow {
+		c.lease.yields = c.lease.yields[:0] // the dials of slow start have taken what was left free, or somebody else has
+	}
 	sure := c.held(now)
 	held := sure + ghosts
 	to := max(held, 1)
@@ -132,7 +135,7 @@ func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 	}
 	if o.Started.After(c.countCut) {
 		c.countCut = now
-		if k.probe || !c.lease.contended() || c.gap == 0 {
+		if k.probe || !c.shares(now) || c.gap == 0 {
 			c.gapAfterRefusal(now, k.probe, slow)
 		}
 	}
@@ -231,7 +234,7 @@ func (c *Controller) growthLimit(now time.Time) int {
 
 func (c *Controller) probeConfirmed(now time.Time) {
 	c.probe = 0
-	if c.lease.contended() {
+	if c.shares(now) {
 		c.scheduleProbe(now, true)
 		return
 	}
@@ -254,7 +257,7 @@ func (c *Controller) gapAfterRefusal(now time.Time, probe, fresh bool) {
 	switch {
 	case c.gap == 0 || fresh:
 		c.gap = c.cfg.ProbeMin
-	case c.lease.contended():
+	case c.shares(now):
 	case probe:
 		c.gap *= 2
 	}
@@ -267,10 +270,12 @@ func (c *Controller) gapAfterRefusal(now time.Time, probe, fresh bool) {
 func (c *Controller) scheduleProbe(now time.Time, accepted bool) {
 	gap := c.probeGap(now)
 	switch {
-	case !c.lease.contended():
+	case !c.shares(now):
 		gap = c.spread(gap)
 	case accepted:
-		gap = c.jitter(time.Duration(knockAccepted * float64(gap)))
+		c.lease.row++
+		halved := min(max(c.lease.row-knockRow, 0), knockHalved)
+		gap = c.jitter(time.Duration(knockAccepted*float64(gap)) >> halved)
 	default:
 		gap = c.jitter(gap)
 	}
@@ -279,7 +284,7 @@ func (c *Controller) scheduleProbe(now time.Time, accepted bool) {
 
 // probeGap returns how far probes above the ceiling are apart, without chance; 0: no ceiling is known.
 func (c *Controller) probeGap(now time.Time) time.Duration {
-	if c.ceiling > 0 && c.lease.contended() {
+	if c.ceiling > 0 && c.shares(now) {
 		return min(time.Duration(c.established+1)*c.cfg.scaled(knockPerConn), c.cfg.scaled(knockCap))
 	}
 	return c.gap
