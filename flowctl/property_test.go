@@ -138,7 +138,8 @@ func anyEvents(t *rapid.T) {
 		"stop": func(t *rapid.T) {
 			c.Stop(now, "test", time.Duration(rapid.IntRange(-1, 20).Draw(t, "every"))*time.Second)
 		},
-		"resume": func(t *rapid.T) { c.Resume(now) },
+		"resume":     func(t *rapid.T) { c.Resume(now) },
+		"probe soon": func(t *rapid.T) { c.ProbeSoon(now, time.Duration(rapid.IntRange(-1, 20).Draw(t, "wait"))*time.Second) },
 		"memory": func(t *rapid.T) {
 			b, err := c.MarshalBinary()
 			if err != nil {

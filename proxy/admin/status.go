@@ -125,3 +125,8 @@ type Entry struct {
 	Next     time.Time `json:"next,omitzero"`
 	Reason   string    `json:"reason,omitempty"` // the last reply
 }
+
+// Resumed answers an operator who said that something was cured.
+type Resumed struct {
+	Held string `json:"held"` // why mail was held, and is until the probe gets through; "": it was not
+}
