@@ -291,11 +291,27 @@ func (c *Controller) Stop(now time.Time, reason string, probeEvery time.Duration
 func (c *Controller) Resume(now time.Time) {
 	now = c.advance(now)
 	c.stop = stop{}
+	c.endPauses()
+	c.settle(now)
+}
+
+// ProbeSoon has the next probe transaction of a Stop sent after wait, whatever it would have waited for; those after it come at the
+// Stop's interval again. Every pause ends. Without a Stop nothing happens.
+func (c *Controller) ProbeSoon(now time.Time, wait time.Duration) {
+	now = c.advance(now)
+	if !c.stop.on {
+		return
+	}
+	c.stop.next = now.Add(max(wait, 0))
+	c.endPauses()
+	c.settle(now)
+}
+
+func (c *Controller) endPauses() {
 	c.dialAt, c.sendAt = time.Time{}, time.Time{}
 	for i := range c.addrs {
 		c.addrs[i].retryAt, c.addrs[i].openUntil = time.Time{}, time.Time{}
 	}
-	c.settle(now)
 }
 
 // advance returns now, or the latest time seen when that is later, and remembers it.

@@ -299,6 +299,32 @@ func TestAFailedProbeDialOfAStopWaitsForTheNext(t *testing.T) {
 	}
 }
 
+// Those after it come at the interval of the stop, however the probe ended.
+func TestOneProbeOfAStopCanBeSentSooner(t *testing.T) {
+	f := newFlow(t, Config{})
+	f.ProbeSoon(at(0), time.Second)
+	if p := f.plan(0, 9); p.State == Stopped || len(p.Dial) != 1 {
+		t.Fatalf("without a stop: %+v", p)
+	}
+	f.Stop(at(0), "password refused", time.Hour)
+	f.dial(3600, 3601, AuthThrottle) // the dials are paused too
+	f.ProbeSoon(at(3610), 2*time.Second)
+	if now, p := f.next(3610, 1e5, 9); now != 3612 || len(p.Dial) != 1 || p.State != Stopped {
+		t.Fatalf("at %v: %+v", now, p)
+	}
+	id := f.connect(3612, 1)
+	f.SendStart(at(3612), id, 1, 1)
+	f.done(3613, id, PerMessage)
+	if now, p := f.next(3613, 1e5, 9); now != 7212 || p.Send != 1 {
+		t.Errorf("the one after it at %v: %+v", now, p)
+	}
+	f.Stop(at(8000), "held", 0)
+	f.ProbeSoon(at(8000), 0)
+	if p := f.plan(8001, 9); p.Send != 0 {
+		t.Errorf("of a stop without probes: %+v", p)
+	}
+}
+
 func TestStopWithoutProbesEndsByResumeOnly(t *testing.T) {
 	f := calm(t, Config{}, 2)
 	f.done(1.5, 1, OK)

@@ -73,10 +73,31 @@ func (d *lane) taken(began time.Time) {
 	}
 }
 
+// probeSoon has a probe go out before its time. The mail stays held until one gets through.
+func (d *lane) probeSoon(now time.Time, wait time.Duration) {
+	d.eager = d.held.atDial && !d.held.quota
+	d.flow.ProbeSoon(now, d.scaled(wait))
+}
+
+// resume is an operator's word that something was cured. It acts at once: what is held is probed, and every pause ends. was says
+// why mail was held; "": it was not.
+func (d *dispatcher) resume(now time.Time) (was string) {
+	was = d.holds()
+	for _, l := range d.lanes {
+		l.log.Info("an operator says that the upstream is well", d.reply(l.held.why))
+		if l.held.why == "" {
+			l.flow.Resume(now)
+			continue
+		}
+		l.probeSoon(now, 0)
+	}
+	return was
+}
+
 // resumed follows a probe that got through.
 func (d *lane) resumed(now time.Time) {
 	d.log.Info("upstream resumed", d.reply(d.held.why))
-	d.held = held{since: d.held.since}
+	d.held, d.eager = held{since: d.held.since}, false
 	d.secrets.rest()
 	d.fuse.rearm()
 	d.queue.StartClock(now)

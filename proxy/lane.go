@@ -40,7 +40,8 @@ type lane struct {
 	quotaWait    time.Duration     // until the last probe of a quota; 0: a message was taken since
 	took         time.Duration     // of the last transaction
 	secrets      *secrets          // looked at while held for a fault of a dial
-	eager        bool              // a changed secret is being tried
+	changed      time.Time         // when a changed secret is tried, or was
+	eager        bool              // a login is tried before its time
 	tlsFaults    int               // dials in a row that failed at TLS
 	lastDial     map[string]string // the last failure to dial each address, so that repeats are not logged again
 	lastError    string

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // A login that was refused is not tried again for a long time, since retries lock accounts. Somebody who puts a new secret in place
@@ -16,8 +18,10 @@ import (
 const (
 	// watchEvery is how often the files are looked at while everything is held.
 	watchEvery = 2 * time.Second
-	// changedProbe is how soon after a change a login is tried.
+	// changedProbe is how soon after a change a login is tried, and changedPause the least from one such try to the next: a file may
+	// change all the time.
 	changedProbe = 2 * time.Second
+	changedPause = 30 * time.Second
 	// secretMax is how much of a file is looked at, in octets.
 	secretMax = 1 << 20
 )
@@ -103,7 +107,11 @@ func (d *lane) secretsChanged(now time.Time) {
 	if d.held.why == "" || !d.held.atDial || d.stopping {
 		return
 	}
-	d.log.Info("a secret or certificate has changed, it is tried", d.reply(d.held.why))
-	d.eager = true
-	d.flow.Stop(now, d.held.why, d.scaled(changedProbe))
+	wait := d.changed.Sub(now)
+	if wait <= 0 {
+		wait = max(changedProbe, changedPause+wait)
+		d.changed = now.Add(wait)
+		d.log.Info("a secret or certificate has changed, it is tried", d.reply(d.held.why), zap.Duration("wait", wait))
+	}
+	d.probeSoon(now, wait)
 }

@@ -17,7 +17,7 @@ import (
 // What operators and probes see.
 
 func (p *Proxy) source() admin.Source {
-	return admin.Source{Ready: p.Ready, Live: p.Live, Status: p.Status, Queue: p.pendingRows, Dead: p.deadRows}
+	return admin.Source{Ready: p.Ready, Live: p.Live, Status: p.Status, Queue: p.pendingRows, Dead: p.deadRows, Resume: p.resume}
 }
 
 // Ready returns why no mail should be sent here, nil if it may. It never depends on the upstream, nor on a full
@@ -34,6 +34,12 @@ func (p *Proxy) Ready() error {
 
 // Live returns why the process should be restarted, nil if it should not.
 func (p *Proxy) Live() error { return p.dispatcher.pulse.check(time.Now()) }
+
+// resume acts on an operator's word at once.
+func (p *Proxy) resume() (was string) {
+	p.dispatcher.call(func(now time.Time) { was = p.dispatcher.resume(now) })
+	return was
+}
 
 // Status returns what is going on. It waits for the dispatcher.
 func (p *Proxy) Status() admin.Status {

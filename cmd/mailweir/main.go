@@ -74,6 +74,7 @@ func subcommands(environ []string) []*cobra.Command {
 		newHealthcheckCommand(environ),
 		newStatusCommand(environ),
 		newQueueCommand(environ),
+		newResumeCommand(environ),
 		newJournalCommand(),
 		newVersionCommand(),
 	}

@@ -1,5 +1,5 @@
 // Package admin shows what mailweir does: probes and metrics to the cluster, and an operator API to whoever may
-// open its socket. It only reads.
+// open its socket. It only reads, but for Resume.
 //
 // It imports none of the components it shows: package proxy fills in Source. No answer holds a
 // secret or the content of a message, and /metrics names no recipient domain.
@@ -34,6 +34,7 @@ type Source struct {
 	Status func() Status                  // the last published snapshot
 	Queue  func(max int) ([]Entry, error) // pending deliveries, the oldest first
 	Dead   func(max int) ([]Entry, error) // dead messages, the oldest first
+	Resume func() (was string)            // probes a held upstream at once and ends every pause; was: why it was held, "": it was not
 }
 
 // Server owns the listeners. New makes it listen, Serve answers, Close ends it.

@@ -49,6 +49,7 @@ func someSource() Source {
 		Status: someStatus,
 		Queue:  rows,
 		Dead:   func(int) ([]Entry, error) { return nil, nil },
+		Resume: func() string { return "misconfigured: 535" },
 	}
 }
 
@@ -185,6 +186,31 @@ func TestListsAreBounded(t *testing.T) {
 		if _, err := c.Queue(t.Context(), max); err == nil || !strings.Contains(err.Error(), "from 1 to 1000") {
 			t.Errorf("max %d: got %v", max, err)
 		}
+	}
+}
+
+// It makes a login, and many of these lock an account.
+func TestOnlyTheOwnerOfTheSocketMayResume(t *testing.T) {
+	listen, _ := socket(t)
+	serve(t, Config{ProbeListen: Off, Listen: listen}, someSource())
+	c, err := NewClient(listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := c.Resume(t.Context()); err != nil || r.Held != "misconfigured: 535" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	src := someSource()
+	src.Resume = func() string { t.Error("resumed"); return "" }
+	s := serve(t, Config{ProbeListen: Off, Listen: "127.0.0.1:0"}, src)
+	if c, err = NewClient(s.AdminAddr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Resume(t.Context()); err == nil || !strings.Contains(err.Error(), "only through a socket") {
+		t.Errorf("over TCP: %v", err)
+	}
+	if code, _ := get(t, "http://"+s.AdminAddr().String()+"/v1/resume"); code != http.StatusMethodNotAllowed {
+		t.Errorf("GET: %d", code)
 	}
 }
 

@@ -66,8 +66,18 @@ func (c *Client) Dead(ctx context.Context, max int) ([]Entry, error) {
 	return rows, err
 }
 
+// Resume asks for POST /v1/resume: a held upstream is probed at once, and every pause ends.
+func (c *Client) Resume(ctx context.Context) (Resumed, error) {
+	var r Resumed
+	return r, c.ask(ctx, http.MethodPost, "/v1/resume", &r)
+}
+
 func (c *Client) get(ctx context.Context, path string, into any) error {
-	code, text, err := fetch(ctx, &c.http, c.base+path)
+	return c.ask(ctx, http.MethodGet, path, into)
+}
+
+func (c *Client) ask(ctx context.Context, method, path string, into any) error {
+	code, text, err := fetch(ctx, &c.http, method, c.base+path)
 	if err != nil {
 		return fmt.Errorf("admin: ask: %w", err)
 	}
@@ -104,7 +114,7 @@ func Probe(ctx context.Context, listen string, ready bool) error {
 		path = "/readyz"
 	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no proxy from the environment
-	code, text, err := fetch(ctx, &client, "http://"+net.JoinHostPort(host, port)+path)
+	code, text, err := fetch(ctx, &client, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path)
 	if err != nil {
 		return fmt.Errorf("admin: probe: %w", err)
 	}
@@ -115,8 +125,8 @@ func Probe(ctx context.Context, listen string, ready bool) error {
 }
 
 // fetch reads a whole answer. The error is an ErrUnreachable when there was no connection.
-func fetch(ctx context.Context, client *http.Client, url string) (code int, text []byte, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+func fetch(ctx context.Context, client *http.Client, method, url string) (code int, text []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -46,7 +46,8 @@ func probe(check func() error) http.HandlerFunc {
 // writeText drops the error: whoever asked has gone, and there is nobody else to tell.
 func writeText(w io.Writer, text string) { _, _ = io.WriteString(w, text) }
 
-// operatorHandler answers GET /v1/status, /v1/queue and /v1/dead, the latter two with ?max=.
+// operatorHandler answers GET /v1/status, /v1/queue and /v1/dead, the latter two with ?max=, and POST /v1/resume. That is for the
+// socket alone: a login is tried for it, and who makes many locks an account.
 func operatorHandler(src Source) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
@@ -54,6 +55,13 @@ func operatorHandler(src Source) http.Handler {
 	})
 	mux.HandleFunc("GET /v1/queue", entries(src.Queue))
 	mux.HandleFunc("GET /v1/dead", entries(src.Dead))
+	mux.HandleFunc("POST /v1/resume", func(w http.ResponseWriter, r *http.Request) {
+		if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); !ok || a.Network() != "unix" {
+			answer(w, http.StatusForbidden, failure{"only through a socket, which nobody else can open"})
+			return
+		}
+		answer(w, http.StatusOK, Resumed{src.Resume()})
+	})
 	return mux
 }
 

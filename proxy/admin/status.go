@@ -148,3 +148,8 @@ type Entry struct {
 	Upstream string    `json:"upstream,omitempty"` // where it goes
 	Reason   string    `json:"reason,omitempty"`   // the last reply
 }
+
+// Resumed answers an operator who said that something was cured.
+type Resumed struct {
+	Held string `json:"held"` // why mail was held, and is until the probe gets through; "": it was not
+}
