@@ -141,8 +141,11 @@ func (s *setup) command(line string) (Reply, []string, *fault) {
 	}
 	if _, err := io.WriteString(s.conn, line+"\r\n"); err != nil {
 		// The server may have said why before it closed.
-		if r, _, f := s.read(); f == nil && r.negative() {
+		switch r, _, f := s.read(); {
+		case f == nil && r.negative():
 			return r, nil, nil
+		case f != nil && f.meaning.Class == flowctl.Misconfigured: // an alert about our certificate: with TLS 1.3 it comes after the handshake
+			return Reply{}, nil, f
 		}
 		return Reply{}, nil, s.fail(err)
 	}
