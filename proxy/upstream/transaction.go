@@ -13,7 +13,7 @@ import (
 type transaction struct {
 	job      *Job
 	rules    Rules
-	reused   bool // the connection had served before
+	reused   bool // the connection had served before, or waited so long that it may be stale
 	level    Level
 	started  time.Time // when MAIL was written
 	commands []command
@@ -54,7 +54,7 @@ func (c *Conn) begin(job *Job) *transaction {
 	tx := &transaction{
 		job:      job,
 		rules:    c.client.cfg.Rules,
-		reused:   c.begun > 0,
+		reused:   c.begun > 0 || time.Since(c.opened) >= freshFor,
 		level:    c.pipelining(),
 		started:  time.Now(),
 		verdicts: make([]Verdict, len(job.To)),
@@ -72,7 +72,7 @@ func (c *Conn) begin(job *Job) *transaction {
 		tx.back, c.outgrown = "recipient domains over the upstream's limit", true
 		return tx
 	}
-	if tx.reused && (tx.level > L0 || c.dirty) {
+	if c.begun > 0 && (tx.level > L0 || c.dirty) {
 		// Without it servers were seen to answer "503 nested MAIL" and to deliver the next message under the sender
 		// of the one before. Alone on the wire it costs a round trip, hence at L0 only where something is left over.
 		tx.commands = append(tx.commands, command{verb: verbRset})
