@@ -56,15 +56,14 @@ func newWorld(t *testing.T, rc relay.Config, set ...func(*config.Config)) *world
 	for _, s := range set {
 		s(&w.cfg)
 	}
-	w.relay = relay.New(rc)
-	up := memconn.Listen()
-	w.up = up
+	r, up := relay.New(rc), memconn.Listen()
+	w.relay, w.up = r, up // a test may put others in their place
 	go func() {
-		if err := w.relay.Serve(up); err != nil {
+		if err := r.Serve(up); err != nil {
 			t.Errorf("relay: %v", err)
 		}
 	}()
-	t.Cleanup(w.relay.Close)
+	t.Cleanup(r.Close)
 	w.start()
 	return w
 }
