@@ -111,7 +111,11 @@ func (w *chaos) step() {
 	case 11:
 		c.Stop(w.now, "test", w.duration()%(24*time.Hour))
 	case 12:
-		c.Resume(w.now)
+		if w.of(2) == 0 {
+			c.Resume(w.now)
+		} else {
+			c.ProbeSoon(w.now, w.duration()%(24*time.Hour))
+		}
 	case 13:
 		w.memory()
 	case 14:

@@ -67,6 +67,8 @@ const (
 	// prefetchPatience is how long a message may wait behind another one on the same connection before it is
 	// given to somebody else.
 	prefetchPatience = 5 * time.Second
+	// preparedMax is how long a signed message may wait for a connection, then it is signed anew: keys change.
+	preparedMax = time.Minute
 	// tick is the longest time between two looks at what is due.
 	tick = 10 * time.Second
 	// behindPause is the wait for the journal to catch up with the decisions.
@@ -354,6 +356,7 @@ func (d *lane) loaded(now time.Time, j *job, err error) {
 		j.discard()
 		d.queue.Return(ref, j.delivery.Since)
 	case err == nil:
+		j.prepared = now
 		d.prepared = append(d.prepared, j)
 	case lost(err):
 		d.log.Error("message cannot be read", zap.Stringer("id", j.delivery.ID), zap.Error(err))

@@ -64,6 +64,9 @@ func (d *lane) keep(now time.Time) {
 // pump starts what may be started, and returns when to look again.
 func (d *lane) pump(now time.Time) (wake time.Time) {
 	wake = now.Add(tick)
+	if d.pool.signer != nil && len(d.prepared) > 0 && now.Sub(d.prepared[0].prepared) > preparedMax {
+		d.giveBackPrepared()
+	}
 	ready := d.queue.Ready(now)
 	demand := d.demand(now)
 	known := d.resolve(now, demand.Ready > 0 || len(d.links) > 0)

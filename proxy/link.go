@@ -44,6 +44,7 @@ type job struct {
 	body      io.ReadCloser // nil once it was handed to the connection
 	begun     bool          // a Started record was written
 	probe     bool          // chosen while the upstream was held
+	prepared  time.Time     // when it was made ready to be sent
 	withdrawn bool          // taken back: its result changes nothing
 }
 

@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -134,6 +136,37 @@ func TestANewKeyNeedsNoRestart(t *testing.T) {
 		keys.signed(taken[:5], rsaRecord)
 		keys.signed(taken[5:], otherRecord)
 	})
+}
+
+// What was made ready before an upstream went away is not sent with a signature of then.
+func TestAKeyThatChangesWhileTheUpstreamIsAwaySignsWhatWaited(t *testing.T) {
+	for name, down := range map[string]bool{"away": true, "held": false} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(t *testing.T) {
+				var broken atomic.Bool
+				broken.Store(true)
+				keys := newSigningKeys(t)
+				w := newWorld(t, relay.Config{KeepBodies: true, Reply: func(e relay.Event) relay.Action {
+					if e.Stage == relay.StageConnect && broken.Load() {
+						return relay.Action{Reply: "554 5.7.1 no service for you"}
+					}
+					return relay.Action{}
+				}}, keys.sign)
+				if down {
+					w.setDown(errors.New("no route to host"))
+				}
+				ledger := w.send(20, 4)
+				time.Sleep(time.Hour)
+				keys.put("r.pem", "other.pem")
+				time.Sleep(2 * preparedMax)
+				broken.Store(false)
+				w.setDown(nil)
+				w.settle(2 * time.Minute)
+				w.arrived(ledger)
+				keys.signed(w.relay.Ledger(), otherRecord)
+			})
+		})
+	}
 }
 
 func TestMailWaitsForAMissingKey(t *testing.T) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -65,6 +66,9 @@ func (l *loader) loadKeys() {
 	}
 	keys, err := dkim.ParseKeys(text)
 	l.listFaults(key, err)
+	if err == nil && len(keys) == 0 && l.cfg.DKIMKeysFile != "" {
+		l.listFaults(key, errors.New("name no key, so nothing would be signed")) // such as a file that is not filled yet
+	}
 	for i, k := range keys {
 		if k.File == "" {
 			continue // missing, which is a fault already

@@ -6,7 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"os"
+	"slices"
 	"strings"
 
 	"github.com/emersion/go-sasl"
@@ -43,9 +43,9 @@ func (s *setup) fetchSecret(ctx context.Context, rejected string) *fault {
 }
 
 func readPassword(file string) (string, error) {
-	b, err := os.ReadFile(file)
+	b, err := readFile("password_file", file)
 	if err != nil {
-		return "", fmt.Errorf("upstream: read password_file: %v: %w", err, errSettings)
+		return "", err
 	}
 	b = bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
 	if len(b) == 0 || bytes.IndexByte(b, 0) >= 0 {
@@ -68,8 +68,7 @@ func (s *setup) login(ctx context.Context) (f *fault) {
 	defer func() { s.client.logins.leave(s, alone, f) }()
 	e := exchange{setup: s, mech: mech, said: []string{s.secret}}
 	if f = e.run(); f != nil {
-		// Cut only afterwards, and well inside what Reply.Text keeps: else half a secret could stand at its end.
-		f.text = truncate(redact(f.text, e.said), replyTextMax/4)
+		f.text = truncate(redact(f.text, e.said, s.client.cfg.Username), replyTextMax/4)
 		if f.meaning.Class == flowctl.Misconfigured {
 			f.text += adviceOn(f.text, s.client.cfg.OAuth)
 		}
@@ -155,17 +154,42 @@ func (e *exchange) proven() *fault {
 
 var errUnproven = errors.New("the server did not prove that it knows the password, so it may be another one")
 
-// redactMin is the shortest text that is looked for: what is shorter gives nothing away, and taking it out could leave no word whole.
-const redactMin = 4
+const (
+	// redactMin is the shortest text that is looked for: what is shorter gives nothing away, and taking it out could leave no word whole.
+	redactMin = 4
+	// redactRun is how many octets in a row of a longer text are looked for: a server may repeat a part of it, or break it over lines.
+	redactRun = 8
+)
 
-// redact takes what was said out of what a server said: some repeat what they were sent.
-func redact(text string, said []string) string {
-	for _, s := range said {
+// redact takes what was said out of what a server said: some repeat what they were sent. The first of said is the secret; of
+// the others, which hold the user name too, what is in shown stays.
+func redact(text string, said []string, shown string) string {
+	hide := make([]bool, len(text))
+	for i, s := range said {
+		if len(s) < redactMin {
+			continue
+		}
 		for _, form := range []string{s, base64.StdEncoding.EncodeToString([]byte(s)), base64.RawStdEncoding.EncodeToString([]byte(s))} {
-			if len(s) >= redactMin {
-				text = strings.ReplaceAll(text, form, "[secret]")
+			run := min(len(form), redactRun)
+			parts := make(map[string]bool, len(form))
+			for at := range len(form) - run + 1 {
+				parts[form[at:at+run]] = i == 0 || !strings.Contains(shown, form[at:at+run])
+			}
+			for at := range max(len(text)-run+1, 0) {
+				if parts[text[at:at+run]] {
+					copy(hide[at:], slices.Repeat([]bool{true}, run))
+				}
 			}
 		}
 	}
-	return text
+	var b strings.Builder
+	for at := range len(text) {
+		switch {
+		case !hide[at]:
+			b.WriteByte(text[at])
+		case at == 0 || !hide[at-1]:
+			b.WriteString("[secret]")
+		}
+	}
+	return b.String()
 }

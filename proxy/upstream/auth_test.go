@@ -347,16 +347,42 @@ func TestAnOperatorIsToldWhatToDo(t *testing.T) {
 	}
 }
 
-// Some servers repeat what they were sent, in any of its forms.
+// Some servers repeat what they were sent, in any of its forms, in part, or broken over lines.
 func TestNothingThatWasSentIsShown(t *testing.T) {
-	forms := []string{canary, base64.StdEncoding.EncodeToString([]byte(canary)), base64.RawStdEncoding.EncodeToString([]byte("\x00u\x00" + canary))}
-	for _, form := range forms {
-		rc := server.Config{Username: "u", Password: canary, Reply: func(server.Event) server.Action {
-			return server.Action{Reply: "535 5.7.8 not with " + form + " and " + strings.Repeat("x", 200) + form}
-		}}
-		out, _ := logIn(t, rc, Config{Username: "u", Password: canary})
-		if strings.Contains(out.Text, form[:8]) || !strings.Contains(out.Text, "[secret]") {
-			t.Errorf("%q", out.Text)
+	long := canary
+	for n := range 200 {
+		long += fmt.Sprint("+", n*n)
+	}
+	for _, secret := range []string{canary, long} {
+		plain := "\x00u.name.of.many.letters\x00" + secret
+		for _, form := range []string{secret, base64.StdEncoding.EncodeToString([]byte(secret)), base64.RawStdEncoding.EncodeToString([]byte(plain))} {
+			for name, said := range map[string]string{
+				"whole":  form + " and " + strings.Repeat("x", 200) + form,
+				"cut":    strings.Repeat("x", 150) + form,
+				"part":   "..." + form[len(form)/3:] + "...",
+				"broken": "\n535-5.7.8 " + form[:len(form)/2] + "\n535 5.7.8 " + form[len(form)/2:],
+			} {
+				rc := server.Config{Username: "u", Password: "another", Reply: func(server.Event) server.Action {
+					return server.Action{Reply: strings.Replace("535 5.7.8 u.name.of.many.letters: not with "+said, "535 ", "535-", strings.Count(said, "\n")/2)}
+				}}
+				out, _ := logIn(t, rc, Config{Username: "u.name.of.many.letters", Password: secret})
+				for at := range len(form) - redactRun {
+					if strings.Contains(out.Text, form[at:at+redactRun]) {
+						t.Errorf("%s: %q in %q", name, form[at:at+redactRun], out.Text)
+						break
+					}
+				}
+				if !strings.Contains(out.Text, "u.name.of.many.letters: not with ") || !strings.Contains(out.Text, "[secret]") {
+					t.Errorf("%s: %q", name, out.Text)
+				}
+			}
 		}
+	}
+}
+
+// A file without end is no secret, and no reason to fill the memory.
+func TestAFileOfTheSettingsIsBounded(t *testing.T) {
+	if _, err := readPassword("/dev/zero"); !errors.Is(err, errSettings) || !strings.Contains(err.Error(), "larger") {
+		t.Error(err)
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 )
@@ -42,9 +44,9 @@ func (f *tlsFiles) config() (*tls.Config, error) {
 		if file.path == "" {
 			continue
 		}
-		b, err := os.ReadFile(file.path)
+		b, err := readFile(file.setting, file.path)
 		if err != nil {
-			return nil, fmt.Errorf("upstream: read %s: %w: %w", file.setting, err, errSettings)
+			return nil, err
 		}
 		content[i] = b
 		fmt.Fprintf(hash, "%d\n", len(b))
@@ -62,6 +64,25 @@ func (f *tlsFiles) config() (*tls.Config, error) {
 	}
 	f.sum, f.made = sum, made
 	return made, nil
+}
+
+// fileMax bounds a file of the settings, in octets; a bundle of all authorities has some 200,000.
+const fileMax = 4 << 20
+
+// readFile reads what a setting names. That it cannot is a fault of the settings.
+func readFile(setting, path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("upstream: read %s: %w: %w", setting, err, errSettings)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, fileMax+1))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("upstream: read %s: %w: %w", setting, err, errSettings)
+	}
+	if len(b) > fileMax {
+		return nil, fmt.Errorf("upstream: read %s: is larger than %d octets: %w", setting, fileMax, errSettings)
+	}
+	return b, nil
 }
 
 // build starts without remembered sessions: those were agreed on with other certificates.
