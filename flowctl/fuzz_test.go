@@ -124,8 +124,6 @@ func (w *chaos) step() {
 		if err := c.Reconfigure(w.now, w.config()); err != nil {
 			w.t.Fatal(err)
 		}
-	case 16:
-		c.ProbeSoon(w.now, w.duration())
 	default:
 		w.obey(OK)
 		return
