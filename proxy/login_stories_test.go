@@ -269,7 +269,7 @@ func TestTheTokenEndpointsFaults(t *testing.T) {
 	}{
 		"away":          {down: errors.New("connection refused"), within: time.Minute},
 		"500":           {answer: oauthError(500, "server_error", ""), within: time.Minute},
-		"429":           {answer: oauthError(429, "slow_down", ""), within: 30 * time.Minute},
+		"429":           {answer: oauthError(429, "slow_down", ""), within: 46 * time.Minute},
 		"secret":        {answer: oauthError(401, "invalid_client", "AADSTS7000222: expired."), held: "create a new one", within: 10 * time.Second, change: true},
 		"consent":       {answer: oauthError(400, "invalid_grant", "AADSTS65001: no consent."), held: "SMTP.SendAsApp", within: loginProbe},
 		"tenant":        {answer: oauthError(400, "invalid_request", "AADSTS90002: no tenant."), held: "no such tenant", within: loginProbe},
