@@ -151,10 +151,10 @@ func (c *Controller) lateFrom(k *conn) time.Time {
 	if a := c.address(k); a != nil && a.doubtful() {
 		return k.began
 	}
-	return k.began.Add(c.patience())
+	return k.began.Add(c.dialPatience())
 }
 
-func (c *Controller) patience() time.Duration {
+func (c *Controller) dialPatience() time.Duration {
 	return max(c.cfg.scaled(lateAfter), lateSetups*c.lease.setup)
 }
 

@@ -33,7 +33,6 @@ type Controller struct {
 	countCut   time.Time // last cut because of a refused dial; zero: none
 	loadCut    time.Time // last cut because of a refused transaction or an overload; zero: none
 	excess     bool      // the last plan had more demand than width
-	ready      int       // what it had, messages
 
 	gap       time.Duration // between probes above the ceiling; 0 while no ceiling is known
 	nextProbe time.Time

@@ -361,8 +361,7 @@ func (f *flow) grow(now float64, n int) float64 {
 func TestDialsThatAreAcceptedInARowGrowFaster(t *testing.T) {
 	f := calm(t, Config{}, 1)
 	f.contend(1)
-	f.turn.wanting = at(-60)
-	f.ready = 100
+	f.turn.wanting, f.turn.much = at(-60), true
 	f.scheduleProbe(at(1), false)
 	now := f.grow(1, 20)
 	if now < 20 || now > 90 {
@@ -403,4 +402,18 @@ func TestMuchThatIsFreshFindsOutByItselfWhatThereIs(t *testing.T) {
 			t.Errorf("%d ready: three more after %.1f s, want %v to %v", s.ready, took, s.least, s.most)
 		}
 	}
+}
+
+// A demand that is much, and not, and much again is not fresh each time: its probe would be put off for ever.
+func TestADemandThatIsMuchNowAndThenIsProbedAllTheSame(t *testing.T) {
+	f := calm(t, Config{}, 2)
+	f.contend(1)
+	f.turn.wanting = at(-60)
+	f.scheduleProbe(at(1), false)
+	for s := 1.0; s < 60; s += .5 {
+		if p := f.plan(s, freshMuch-1+int(2*s)%2); len(p.Dial) > 0 {
+			return
+		}
+	}
+	t.Error("no probe in a minute")
 }

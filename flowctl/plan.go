@@ -16,12 +16,7 @@ func (c *Controller) Plan(now time.Time, d Demand) Plan {
 	if c.turn.demand(now, ready > 0 || c.busy > 0) {
 		c.forgetPlaces(now)
 	}
-	if c.ready < freshMuch && ready >= freshMuch && c.lease.contended() && c.ceiling > 0 {
-		c.gap = c.cfg.ProbeMin
-		c.ready = ready
-		c.scheduleProbe(now, false)
-	}
-	c.ready = ready
+	c.noteMuch(now, ready)
 	var p Plan
 	if ready > 0 && c.granted(now) {
 		p.wakeAt(now, c.hint.Until)
@@ -138,7 +133,7 @@ func (c *Controller) planDials(now time.Time, n int, p *Plan) {
 		a.planned++
 		c.dialBuf = append(c.dialBuf, a.Name)
 		if len(c.addrs) > 1 {
-			p.wakeAt(now, now.Add(c.patience()))
+			p.wakeAt(now, now.Add(c.dialPatience()))
 		}
 		if len(c.addrs) == 1 || !a.doubtful() { // one that may not answer is dialled on top
 			n--

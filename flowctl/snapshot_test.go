@@ -154,16 +154,30 @@ func TestATimeNamedByACountRefusalIsObeyed(t *testing.T) {
 		f.DialStart(at(s), f.last, "")
 		f.DialDone(at(s+.02), f.last, Outcome{Class: Busy, RetryAfter: time.Hour})
 	}
-	for name, f := range map[string]*flow{"a probe": calm(t, Config{}, 3), "a look": calm(t, Config{}, 3)} {
-		s := 50.0
-		if name == "a look" {
-			s = f.expire(5, 1)
-		}
-		refuse(f, s)
-		for now := s + 1; now < s+3600; now += 100 {
-			if p := f.plan(now, 100); len(p.Dial) != 0 {
-				t.Fatalf("%s: dials %v s later, although an hour was named", name, now-s)
+	for name, set := range map[string]func(f *flow) (s float64){
+		"a probe": func(*flow) float64 { return 50 },
+		"a look":  func(f *flow) float64 { return f.expire(5, 1) },
+		"a look that would be repeated": func(f *flow) float64 {
+			f.lease.lost, f.lease.backends.looks = at(2), testEvery-1
+			f.connect(3, 1)
+			f.busyAll(3)
+			return f.expire(5, 1)
+		},
+		"a look beside one that was cut": func(f *flow) float64 {
+			s := f.expire(5, 1)
+			f.Closed(at(s-.1), 2, Outcome{Class: Unavailable})
+			return s
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := calm(t, Config{}, 3)
+			s := set(f)
+			refuse(f, s)
+			for now := s + 1; now < s+3600; now += 100 {
+				if p := f.plan(now, 100); len(p.Dial) != 0 {
+					t.Fatalf("dials %v s later, although an hour was named", now-s)
+				}
 			}
-		}
+		})
 	}
 }

@@ -33,6 +33,7 @@ const (
 // turn is what the controller knows of its wait for a connection. The zero value: it does not wait.
 type turn struct {
 	wanting time.Time     // since when there has been demand; zero: there is none
+	much    bool          // and at some time since it was much
 	ended   time.Time     // when the last connection of several turns' demand went; zero: the demand has had no connection yet
 	idle    time.Time     // since when there has been none; zero: there is
 	pause   time.Duration // how long there was none, on average; 0: not known
@@ -47,7 +48,24 @@ func (t *turn) since() time.Time { return later(t.ended, t.wanting) }
 // shares says whether probes go by the law of those who share for long. Much that is fresh finds out by itself, and faster, what there is:
 // others may have less to send, and be gone soon.
 func (c *Controller) shares(now time.Time) bool {
-	return c.lease.contended() && (c.ready < freshMuch || now.Sub(c.turn.wanting) >= c.cfg.scaled(freshFor))
+	return c.lease.contended() && !c.fresh(now)
+}
+
+// fresh says whether there is much that has not waited for long.
+func (c *Controller) fresh(now time.Time) bool {
+	return c.turn.much && now.Sub(c.turn.wanting) < c.cfg.scaled(freshFor)
+}
+
+// noteMuch begins to probe anew when demand becomes much for the first time, if it is fresh then.
+func (c *Controller) noteMuch(now time.Time, ready int) {
+	if c.turn.much || ready < freshMuch {
+		return
+	}
+	c.turn.much = true
+	if c.fresh(now) && c.lease.contended() && c.ceiling > 0 {
+		c.gap = c.cfg.ProbeMin
+		c.scheduleProbe(now, false)
+	}
 }
 
 // turnBegins ends a wait.
@@ -81,7 +99,7 @@ func (t *turn) demand(now time.Time, any bool) (fresh bool) {
 		t.idle = time.Time{}
 		return true
 	case !any:
-		t.ended, t.waits = time.Time{}, false
+		t.ended, t.waits, t.much = time.Time{}, false, false
 		if !t.wanting.IsZero() {
 			t.wanting, t.idle = time.Time{}, now
 		}

@@ -104,6 +104,7 @@ func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 	slow := c.slowStart
 	c.refusedAt, c.lease.row = now, 0
 	c.dialTested(now, k, false)
+	c.pauseDials(now, named(o), reasonRefused)
 	ghosts := 0
 	if o.Started.Sub(c.ghostAt) < c.cfg.scaled(releaseLag) {
 		ghosts = c.ghosts // closed so shortly before the dial that they may have been counted
@@ -117,7 +118,6 @@ func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 		c.leave(place{until: now, looked: k.look, test: true})
 		return
 	case !c.placeLost(now, k.look):
-		c.pauseDials(now, named(o), reasonRefused)
 		return
 	}
 	if slow {
@@ -145,11 +145,9 @@ func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 	case c.established == 0 && c.expected(now) == 0:
 		c.turn.waits = true
 		c.lease.lost, c.lease.won = now, 0 // others hold all there is
-		c.pauseDials(now, max(c.knock(now, k.look > 0), named(o)), reasonNoneFree)
+		c.pauseDials(now, c.knock(now, k.look > 0), reasonNoneFree)
 	case to > sure:
-		c.pauseDials(now, max(c.jitter(c.cfg.scaled(refillPause)), named(o)), reasonRefused)
-	default:
-		c.pauseDials(now, named(o), reasonRefused)
+		c.pauseDials(now, c.jitter(c.cfg.scaled(refillPause)), reasonRefused)
 	}
 }
 
