@@ -100,12 +100,16 @@ func (j *Journal) ends(id uint64) (ended, bool) {
 	gone := ended{id, e.at, j.bodies[id]}
 	delete(j.index, id)
 	delete(j.bodies, id)
+	if ok {
+		j.ending[id] = struct{}{}
+	}
 	return gone, ok
 }
 
 // frees lets the bytes of messages go.
 func (j *Journal) frees(all []ended) {
 	for _, e := range all {
+		delete(j.ending, e.id)
 		j.unload(e.at)
 		if e.body > 0 {
 			j.trash = append(j.trash, body{e.id, e.body})

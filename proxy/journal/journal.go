@@ -49,9 +49,10 @@ type Journal struct {
 
 	mu       sync.Mutex // guards what follows; never held over I/O
 	index    map[uint64]entry
-	bodies   map[uint64]int64 // bytes of the body files of live messages, headers and trailers included
-	peak     int              // the most entries index had
-	segments []*segment       // oldest first; the last is the tail
+	bodies   map[uint64]int64    // bytes of the body files of live messages, headers and trailers included
+	ending   map[uint64]struct{} // messages that have left index, by a record that is not synced yet
+	peak     int                 // the most entries index had
+	segments []*segment          // oldest first; the last is the tail
 	blobs    map[string][]byte
 	retired  []*segment // to be closed by the keeper
 	trash    []body     // to be removed by the keeper
@@ -104,7 +105,7 @@ func newJournal(cfg Config) *Journal {
 		unsaved: make(chan syncJob, 1), synced: make(chan syncDone, 1),
 		wake: make(chan struct{}, 1), freed: make(chan struct{}, 1), short: make(chan struct{}, 1),
 		closing: make(chan struct{}), ended: make(chan struct{}),
-		index: make(map[uint64]entry), bodies: make(map[uint64]int64), blobs: make(map[string][]byte),
+		index: make(map[uint64]entry), bodies: make(map[uint64]int64), ending: make(map[uint64]struct{}), blobs: make(map[string][]byte),
 		nextID: firstSegment,
 	}
 	if j.fs == nil {

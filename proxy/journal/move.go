@@ -35,7 +35,7 @@ func (j *Journal) empty(s *segment, low bool) (complete bool, err error) {
 			return false, err
 		}
 	}
-	return complete, nil
+	return complete && !left.ending, nil
 }
 
 // weigh makes sure, before the first copy, that all can be copied and is worth it: a segment of which copies were made and that then
@@ -55,7 +55,7 @@ func (j *Journal) weigh(s *segment, left leftover, most int64) error {
 	return nil
 }
 
-// moveMessages returns false if one has changed meanwhile and lives on.
+// moveMessages returns false if one has changed meanwhile and is not over.
 func (j *Journal) moveMessages(s *segment, ids []uint64) (complete bool, err error) {
 	complete = true
 	var batch []*request
@@ -68,7 +68,7 @@ func (j *Journal) moveMessages(s *segment, ids []uint64) (complete bool, err err
 	for _, id := range ids {
 		switch r, here, err := j.moveOf(id, s); {
 		case errors.Is(err, errMoved):
-			complete = complete && !j.live(id)
+			complete = complete && j.over(id)
 		case err != nil:
 			return false, err
 		case here > 0:
@@ -88,6 +88,7 @@ func (j *Journal) moveMessages(s *segment, ids []uint64) (complete bool, err err
 // copies elsewhere.
 type leftover struct {
 	messages []uint64
+	ending   bool // a message that a power cut would bring back has something in it, too
 	ends     []*request
 	endBytes int64
 }
@@ -105,9 +106,11 @@ func (j *Journal) leftIn(s *segment, most int64) (left leftover, err error) {
 	use := func(n noted) error {
 		j.mu.Lock()
 		e, live := j.index[n.id]
+		_, ending := j.ending[n.id]
 		copies := spanLink(n.link)
 		kept := n.typ.ends() && j.stands(copies, s)
 		j.mu.Unlock()
+		left.ending = left.ending || ending && !n.typ.ends()
 		_, again := seen[n.id]
 		stands := n.typ == Accepted && e.at == n.at
 		if live && (stands || e.head.offset() == n.at.offset() && e.head.segment() == s.id) || kept {
@@ -201,7 +204,7 @@ func (j *Journal) history(id uint64, head pos, s *segment) (recs []Record, here 
 	return recs, here, nil
 }
 
-// submitAll hands requests in and waits for all. all: none of them is about a message that has changed meanwhile and lives on.
+// submitAll hands requests in and waits for all. all: none of them is about a message that has changed meanwhile and is not over.
 func (j *Journal) submitAll(batch []*request) (all bool, err error) {
 	results := make([]chan error, len(batch))
 	for i, r := range batch {
@@ -220,7 +223,7 @@ func (j *Journal) submitAll(batch []*request) (all bool, err error) {
 			case failed == nil:
 				j.count(func(s *Stats) { s.Moved++ })
 			case errors.Is(failed, errMoved):
-				all = all && !j.live(batch[i].id)
+				all = all && j.over(batch[i].id)
 			default:
 				err = failed
 			}

@@ -80,6 +80,15 @@ func (j *Journal) live(id uint64) bool {
 	return ok
 }
 
+// over says whether a message has ended for good: not even a power cut brings it back.
+func (j *Journal) over(id uint64) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	_, live := j.index[id]
+	_, ending := j.ending[id]
+	return !live && !ending
+}
+
 // minRead is how much is read at least for a frame whose length is not quite known yet, in bytes: all of it, mostly.
 const minRead = 512
 

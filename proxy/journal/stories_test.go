@@ -3,6 +3,7 @@ package journal
 import (
 	"fmt"
 	"math/rand/v2"
+	"time"
 )
 
 // exhaustive lists the stories whose every crash is tried: from so many to so many messages, and each way a journal goes.
@@ -43,6 +44,22 @@ func exhaustive(from, to uint64) map[string]story {
 				s.age()
 				each(s, func(id uint64) { s.attempt(id); s.settle(id); s.age() })
 				s.fill(1000, 6)
+			},
+			// What ends it is written and not synced when what it went through is swept: a power cut brings it back.
+			"end just before a sweep": func(s *scene) {
+				began := time.Now() // and with it the sweeper's clock
+				each(s, func(id uint64) { s.commit(id, 300) })
+				s.fill(100, 6)
+				each(s, s.attempt)
+				s.fill(200, 6)
+				for id := uint64(0); id < 6; id++ {
+					s.settle(100 + id)
+					s.settle(200 + id)
+				}
+				s.rest()
+				<-time.After(sweepAge + sweepInterval - syncDelay/5 - time.Since(began))
+				each(s, s.settle)
+				<-time.After(syncDelay / 2)
 			},
 			"sweep, then restart": func(s *scene) {
 				each(s, func(id uint64) {
