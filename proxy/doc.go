@@ -3,13 +3,15 @@
 //
 // # How to read it
 //
-// proxy.go makes and ends everything. accept.go is the way in: an application's message becomes bytes in the journal, and only when
-// they are synced the application hears 250. deliver.go is the way out: one goroutine, the dispatcher, owns the queue
-// and a lane for each upstream (lane.go), with its flow controller, and decides what is sent when; router.go says which lane, resolve.go where its hosts are; link.go has the goroutines that do it; settle.go takes what came of
-// it: judge.go says what the upstream's answer means for each recipient, fuse.go keeps one fault from bouncing a backlog, doubt.go has a
-// refusal wait until it can be believed; links.go
-// closes, hold.go holds and resumes, secrets.go looks for the cure; moves.go tells the log, remember.go the next start, what was learnt. record.go is what all of them leave in the journal, recorder.go writes it, recover.go reads it
-// at the start, and recovered.go and fate.go are how it keeps a million messages meanwhile. morgue.go keeps the dead; status.go and pulse.go say how things are.
+// proxy.go makes and ends everything. accept.go is the way in: an application's message becomes bytes in the journal, and only
+// when they are synced the application hears 250. deliver.go is the way out: one goroutine, the dispatcher, owns the queue and a
+// lane for each upstream (lane.go), with its flow controller, and decides what is sent when; router.go says which lane,
+// resolve.go where its hosts are; link.go has the goroutines that do it; settle.go takes what came of it: judge.go says what the
+// upstream's answer means for each recipient, fuse.go keeps one fault from bouncing a backlog, doubt.go has a refusal wait until
+// it can be believed; links.go closes, hold.go holds and resumes, secrets.go looks for the cure; moves.go tells the log,
+// remember.go the next start, what was learnt. record.go is what all of them leave in the journal, recorder.go writes it,
+// recover.go reads it at the start, and recovered.go and fate.go are how it keeps a million messages meanwhile. morgue.go keeps
+// the dead; status.go and pulse.go say how things are.
 //
 //	application ─► smtpd ─► accept ─► journal (write, sync) ─► 250
 //	                           │
@@ -20,11 +22,11 @@
 //
 // # Who owns which goroutine
 //
-// Run starts and joins: one a listener and one a client (smtpd), the dispatcher, the loaders and one a
-// connection (pool, one a lane), one that asks for names and one that looks at files while a login is held (pool too), one a signature that a loader makes (dkim), the recorder,
-// the journal's writer, syncer and keeper, and the two HTTP servers (admin). Nothing else starts one. The dispatcher never waits for
-// the network, and for the disk only when maxUnwritten decisions do; everybody else
-// reaches it by post.
+// Run starts and joins: one a listener and one a client (smtpd), the dispatcher, the loaders and one a connection (pool, one a
+// lane), one that asks for names and one that looks at files while a login is held (pool too), one a signature that a loader
+// makes (dkim), the recorder, the journal's writer, syncer and keeper, and the two HTTP servers (admin). Nothing else starts
+// one. The dispatcher never waits for the network, and for the disk only when maxUnwritten decisions do; everybody else reaches
+// it by post.
 //
 // # States of a message, and what a crash leaves
 //

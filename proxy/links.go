@@ -76,17 +76,6 @@ func (d *lane) closeIdle(now time.Time, linger time.Duration, messages int) (nex
 	return time.Time{}
 }
 
-// closeStale closes what has been idle since before began, when a transaction met a dead connection: those that were idle beside it are
-// likely dead too, and a message that has met one should not meet another.
-func (d *lane) closeStale(began time.Time) {
-	idle, _, _ := d.idleLinks()
-	for _, l := range idle {
-		if l.idleSince.Before(began) {
-			l.close()
-		}
-	}
-}
-
 // idleLinks returns the idle connections in the order in which they may go: idleLink's choice is the last. open counts those that
 // are established and stay, leaving says whether others are about to end.
 func (d *lane) idleLinks() (idle []*link, open int, leaving bool) {

@@ -36,9 +36,6 @@ func (d *lane) result(now time.Time, l *link, r *upstream.Result) {
 	signal.Taken = takenRecipients(r)
 	d.flow.SendDone(now, l.id, signal)
 	j.discard()
-	if r.HandedBack && r.Reused && r.Err != nil {
-		d.closeStale(r.Signal.Started)
-	}
 	if j.withdrawn {
 		return
 	}

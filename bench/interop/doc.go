@@ -5,9 +5,8 @@
 // killed, stopped, refused or full meanwhile.
 //
 // Everything here is a test behind the build tag postfix. It needs Linux, root (Postfix insists on it, and one test mounts
-// a small file system), and from Debian: postfix, swaks, curl, python3, nodejs and npm; and python3-dkim and opendkim-tools, without
-// which the tests of signatures say so and are skipped. It uses an instance
-// of Postfix with its own directories and a port on loopback; one that is installed stays as it is. Exim, chasquid and aiosmtpd are
+// a small file system), and from Debian: postfix, swaks, curl, python3, nodejs, npm, python3-dkim, python3-nacl and
+// opendkim-tools. It uses an instance of Postfix with its own directories and a port on loopback; one that is installed stays as it is. Exim, chasquid and aiosmtpd are
 // fetched from Debian and unpacked, since its mail servers exclude each other; openssl and the libraries that .ci/run installs for Exim must
 // be there. OpenSMTPD and sendmail have their directories compiled in, and Haraka needs a newer Node than Debian's: they are left out.
 //

@@ -162,7 +162,7 @@ func newDkimpy(t *testing.T, dir string, zone map[string]string) func([]byte) er
 	t.Helper()
 	const python = "/usr/bin/python3" // the one that Debian's packages are for
 	if out, err := rig.Command(verifyLimit, python, "-c", "import dkim, nacl"); err != nil {
-		t.Skipf("dkimpy is not installed: apt-get install python3-dkim\n%s", out)
+		t.Fatalf("dkimpy is not installed: apt-get install python3-dkim\n%s", out)
 	}
 	text, err := json.Marshal(zone)
 	if err != nil {
@@ -186,7 +186,7 @@ func newOpenDKIM(t *testing.T, dir string, zone map[string]string) func([]byte) 
 	t.Helper()
 	const tool = "/usr/sbin/opendkim-testmsg"
 	if _, err := os.Stat(tool); err != nil {
-		t.Skip("OpenDKIM is not installed: apt-get install opendkim-tools")
+		t.Fatal("OpenDKIM is not installed: apt-get install opendkim-tools")
 	}
 	serveDNS(t, zone)
 	conf := filepath.Join(dir, "resolv.conf")

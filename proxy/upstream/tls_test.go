@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -8,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,6 +91,32 @@ func TestTheClientsCertificateIsReadAtEachHandshake(t *testing.T) {
 			step("gone", flowctl.Misconfigured, "no such file")
 		})
 	}
+}
+
+// laggard writes a second late, when a server that has refused us is gone.
+type laggard struct{ net.Conn }
+
+func (c laggard) Write(p []byte) (int, error) {
+	time.Sleep(time.Second)
+	return c.Conn.Write(p)
+}
+
+// With TLS 1.3 the server's word about our certificate comes after the handshake, and the server may be gone by then.
+func TestWhyOurCertificateWasRefusedIsHeardAlsoWhenTheServerIsGone(t *testing.T) {
+	good, ca := certificate(t, bubbleTime.Add(time.Hour), "relay.example")
+	good.ClientAuth, good.MinVersion = tls.RequireAnyClientCert, tls.VersionTLS13
+	r := &relay{offers: []string{"STARTTLS"}, tls: good}
+	inBubble(t, r, func(t *testing.T) {
+		cl := r.client(t, Config{TLS: tlsRequire, CAFile: ca})
+		dial := cl.cfg.Dial
+		cl.cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			return laggard{conn}, err
+		}
+		if _, out := cl.Connect(t.Context(), ""); out.Class != flowctl.Misconfigured || !strings.Contains(out.Text, "certificate required") {
+			t.Errorf("%v at %v: %s", out.Class, out.Stage, out.Text)
+		}
+	})
 }
 
 func TestTheRootsAreReadAtEachHandshake(t *testing.T) {
