@@ -5,7 +5,6 @@ package crash
 import (
 	"flag"
 	"fmt"
-	"syscall"
 	"testing"
 	"time"
 
@@ -114,7 +113,7 @@ func (r *rig) life(t *testing.T, tally *killTally) {
 	<-l.first
 	<-time.After(r.moment(killMoment))
 	if r.random.IntN(6) == 0 {
-		r.w.signal(t, syscall.SIGTERM)
+		r.w.leave(t)                               // and may be through just before the kill
 		if r.w.endsWithin(r.moment(drainMoment)) { // there was little to drain
 			if code := r.w.wait(t, exitLimit); !stoppedByMail(code) {
 				t.Errorf("exit code %d after SIGTERM\n%s", code, tail(r.w.log))
