@@ -52,7 +52,16 @@ type accepted struct {
 	body string
 }
 
-var pipelining = []string{"PIPELINING", "SIZE 1000000", "8BITMIME"}
+var (
+	pipelining = []string{"PIPELINING", "SIZE 1000000", "8BITMIME"}
+	chunking   = append(pipelining[:3:3], "CHUNKING")
+)
+
+// stand puts a client's ladder on a rung, where it stays but for faults.
+func stand(cl *Client, level Level, window int) {
+	cl.ladder.at, cl.ladder.told, cl.ladder.until = rung{level, window}, true, time.Now().Add(1000*time.Hour)
+	cl.ladder.widest = max(cl.ladder.widest, window)
+}
 
 // client returns a client whose connections the relay serves.
 func (r *relay) client(t *testing.T, cfg Config) *Client {
@@ -206,6 +215,8 @@ func (s *session) command() bool {
 		}
 		takes := s.takes(verb)
 		return s.do(verb, "354 go ahead") && (!takes || s.content())
+	case "BDAT":
+		return s.chunk(arg)
 	case "QUIT":
 		s.do(verb, "221 bye")
 		return false
@@ -269,13 +280,43 @@ func (s *session) content() bool {
 		}
 		body.WriteString(strings.TrimPrefix(line, "."))
 	}
+	return s.whole(body.String())
+}
+
+// whole ends a content.
+func (s *session) whole(body string) bool {
 	if s.takes("DOT") {
 		s.mu.Lock()
-		s.accepted = append(s.accepted, accepted{s.from, s.rcpts, body.String()})
+		s.accepted = append(s.accepted, accepted{s.from, s.rcpts, body})
 		s.mu.Unlock()
 	}
 	s.mail, s.rcpts = false, nil
 	return s.do("DOT", "250 2.0.0 queued")
+}
+
+// chunk takes the one chunk of a content. Without a recipient it reads and refuses it (RFC 3030 section 2).
+func (s *session) chunk(arg string) bool {
+	var n int
+	if _, err := fmt.Sscanf(arg, "%d LAST", &n); err != nil {
+		return s.do("BDAT", "501 5.5.4 syntax")
+	}
+	s.seen["BODY"]++
+	if a, early := s.script[fmt.Sprintf("BODY %d", s.seen["BODY"])]; early {
+		if _, err := s.br.Peek(min(n, 1)); err != nil || !s.act(a) {
+			return false
+		}
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(s.br, body); err != nil {
+		return false
+	}
+	switch {
+	case !s.mail:
+		return s.do("BDAT", "503 5.5.1 MAIL first")
+	case len(s.rcpts) == 0:
+		return s.do("BDAT", "554 5.5.1 no valid recipients")
+	}
+	return s.whole(string(body))
 }
 
 func between(arg string) string {

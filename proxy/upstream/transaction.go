@@ -14,7 +14,8 @@ type transaction struct {
 	job      *Job
 	rules    Rules
 	reused   bool // the connection had served before
-	level    Level
+	used     rung
+	row      bool      // it was one of several that were waiting
 	started  time.Time // when MAIL was written
 	commands []command
 	wrote    int   // commands given to the wire
@@ -29,6 +30,13 @@ type transaction struct {
 	dotted   bool  // the dot may have reached the server
 	back     bool  // it was withdrawn
 	err      error // our own failure to read the content
+
+	// L3 and L4.
+	chunk     []byte    // the content, until it is written
+	endsAt    int64     // where in all that was written the content ends
+	firstAt   time.Time // when the first reply came
+	endedAt   time.Time // and the last
+	lastTaken Reply     // to the last recipient
 }
 
 type command struct {
@@ -43,19 +51,24 @@ const (
 	verbMail
 	verbRcpt
 	verbData
+	verbBdat // with the content behind it
 )
 
-var verbStages = [...]flowctl.Stage{flowctl.StageMail, flowctl.StageMail, flowctl.StageRcpt, flowctl.StageData}
+var verbStages = [...]flowctl.Stage{flowctl.StageMail, flowctl.StageMail, flowctl.StageRcpt, flowctl.StageData, flowctl.StageDot}
 
-// begin takes a job over: who of its recipients can be named to this upstream at all, and with which commands.
-func (c *Conn) begin(job *Job) *transaction {
+// begin takes a job over: who of its recipients can be named to this upstream at all, and with which commands. content is the verb that
+// its content is sent with.
+func (c *Conn) begin(job *Job, content verb) *transaction {
 	tx := &transaction{
 		job:      job,
 		rules:    c.client.cfg.Rules,
 		reused:   c.begun > 0,
-		level:    c.pipelining(),
+		used:     c.pipelining(),
 		started:  time.Now(),
 		verdicts: make([]Verdict, len(job.To)),
+	}
+	if content == verbData && tx.used.level > L2 { // too large, or the connection may be stale
+		tx.used = rung{L2, 1}
 	}
 	if job.withdrawn() {
 		tx.back = true
@@ -65,7 +78,7 @@ func (c *Conn) begin(job *Job) *transaction {
 	if tx.undecided() == 0 {
 		return tx
 	}
-	if tx.reused && (tx.level > L0 || c.dirty) {
+	if tx.reused && (tx.used.level > L0 || c.dirty) {
 		// Without it servers were seen to answer "503 nested MAIL" and to deliver the next message under the sender
 		// of the one before. Alone on the wire it costs a round trip, hence at L0 only where something is left over.
 		tx.commands = append(tx.commands, command{verb: verbRset})
@@ -76,9 +89,9 @@ func (c *Conn) begin(job *Job) *transaction {
 			tx.commands = append(tx.commands, command{verb: verbRcpt, to: i})
 		}
 	}
-	tx.commands = append(tx.commands, command{verb: verbData})
+	tx.commands = append(tx.commands, command{verb: content})
 	c.begun++
-	c.used = tx.level
+	c.used = tx.used
 	return tx
 }
 
@@ -135,6 +148,8 @@ func (c *Conn) line(tx *transaction, cmd command) string {
 		return "RSET\r\n"
 	case verbData:
 		return "DATA\r\n"
+	case verbBdat:
+		return fmt.Sprintf("BDAT %d LAST\r\n", len(tx.chunk))
 	case verbRcpt:
 		to := env.To[tx.job.To[cmd.to]]
 		s := "RCPT TO:<" + to.Addr + ">"
@@ -171,7 +186,7 @@ func (c *Conn) offer(tx *transaction) bool {
 		return false
 	}
 	n := 1
-	if tx.level > L0 {
+	if tx.used.level > L0 {
 		n = groupMax - 1 // and the dot before them
 	}
 	group := tx.commands[tx.wrote:min(tx.wrote+n, len(tx.commands))]
@@ -255,9 +270,12 @@ func (c *Conn) answer(tx *transaction, cmd command, r Reply) *ending {
 	case cmd.verb == verbRcpt && !tx.mailed && r.Code/100 != 3:
 	case cmd.verb == verbRcpt && r.positive():
 		tx.taken = append(tx.taken, cmd.to)
+		tx.lastTaken = r
 	case cmd.verb == verbRcpt && r.negative():
 		tx.refuse(cmd.to, st, r)
-	case cmd.verb == verbData && r.negative():
+	case cmd.verb == verbBdat && r.positive() && c.believable(tx, r):
+		tx.decideRest(st, r, Meaning{})
+	case cmd.verb >= verbData && r.negative():
 		tx.refuseAll(st, r)
 	case cmd.verb == verbData && r.Code/100 == 3 && len(tx.taken) > 0:
 		tx.content = true
@@ -275,7 +293,7 @@ func (c *Conn) answer(tx *transaction, cmd command, r Reply) *ending {
 // outOfStep tells a 503 that comes of pipelining from one that says something of the message. After a refused
 // MAIL, or without a recipient, a 503 is what the commands behind it have to get.
 func (c *Conn) outOfStep(tx *transaction, cmd command, r Reply) bool {
-	if r.Code != 503 || tx.level == L0 || cmd.verb > verbMail && !tx.mailed || cmd.verb == verbData && len(tx.taken) == 0 {
+	if r.Code != 503 || tx.used.level == L0 || cmd.verb > verbMail && !tx.mailed || cmd.verb >= verbData && len(tx.taken) == 0 {
 		return false
 	}
 	st := verbStages[cmd.verb]
