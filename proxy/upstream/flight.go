@@ -293,9 +293,11 @@ func (c *Conn) believable(tx *transaction, r Reply) bool {
 	return len(tx.taken) > 0 && tx.endsAt <= c.out.written && tx.differs(r)
 }
 
-// differs tells whether a positive reply to the content is another than that to the last recipient, and none about an address (RFC 3463 section
-// 3.2). Without the 354 between them nothing else shows that a reply was one too many.
-func (tx *transaction) differs(r Reply) bool { return r != tx.lastTaken && r.Enhanced[1] != 1 }
+// differs tells whether a positive reply to the content is another than those to RSET, MAIL and the last recipient, all of which must be known, and
+// none about an address (RFC 3463 section 3.2). Without the 354 between them nothing else shows that replies are one place off.
+func (tx *transaction) differs(r Reply) bool {
+	return !slices.Contains(tx.said[:], Reply{}) && !slices.Contains(tx.said[:], r) && r.Enhanced[1] != 1
+}
 
 // release ends those at the head whose verdicts are certain, and reports whether there were any.
 func (c *Conn) release(done func(*Result)) (any bool) {
@@ -342,9 +344,10 @@ func (c *Conn) ground(end *ending, done func(*Result)) {
 	flying := c.flying
 	c.flying = nil
 	over := end.said && c.closes()
+	nonsense := end.shifted || errors.Is(end.err, errReplyMalformed) || errors.Is(end.err, errReplyTooLong)
 	lost, first := 0, true
 	for _, tx := range flying {
-		if end.shifted {
+		if nonsense || end.said && !over && !tx.complete() {
 			tx.doubtAll()
 		}
 		e := end

@@ -25,6 +25,8 @@ type act struct {
 	reply string // sent first; lines end in "\n" here
 	later string // sent a second after it
 	then  string // "": go on; close, reset, stall (reads on), freeze (does not), trickle
+	take  int    // 1: the command is taken whatever the reply, -1: it is not; 0: by the first digit of the reply
+	drip  bool   // an octet of the reply a second
 }
 
 // relay is a server that keeps the rules, but where its script says otherwise.
@@ -132,6 +134,15 @@ func (s *session) do(verb, reply string) bool {
 }
 
 func (s *session) act(a act) bool {
+	if a.drip {
+		for _, b := range []byte(strings.ReplaceAll(a.reply, "\n", "\r\n") + "\r\n") {
+			<-time.After(time.Second)
+			if _, err := s.conn.Write([]byte{b}); err != nil {
+				return false
+			}
+		}
+		return s.act(act{then: a.then})
+	}
 	if a.reply != "" {
 		if _, err := io.WriteString(s.conn, strings.ReplaceAll(a.reply, "\n", "\r\n")+"\r\n"); err != nil {
 			return false
@@ -258,7 +269,8 @@ func (s *session) auth(arg string) bool {
 // takes tells whether the script lets the verb's next answer be positive.
 func (s *session) takes(verb string) bool {
 	a, scripted := s.script[fmt.Sprintf("%s %d", verb, s.seen[verb]+1)]
-	return !scripted || strings.HasPrefix(a.reply, "2") || strings.HasPrefix(a.reply, "3")
+	said := a.reply + a.later
+	return !scripted || a.take > 0 || a.take == 0 && (strings.HasPrefix(said, "2") || strings.HasPrefix(said, "3"))
 }
 
 func (s *session) content() bool {

@@ -32,11 +32,11 @@ type transaction struct {
 	err      error // our own failure to read the content
 
 	// L3 and L4.
-	chunk     []byte    // the content, until it is written
-	endsAt    int64     // where in all that was written the content ends
-	firstAt   time.Time // when the first reply came
-	endedAt   time.Time // and the last
-	lastTaken Reply     // to the last recipient
+	chunk   []byte          // the content, until it is written
+	endsAt  int64           // where in all that was written the content ends
+	firstAt time.Time       // when the first reply came
+	endedAt time.Time       // and the last
+	said    [verbData]Reply // the last positive reply to each verb but that of the content
 }
 
 type command struct {
@@ -78,9 +78,10 @@ func (c *Conn) begin(job *Job, content verb) *transaction {
 	if tx.undecided() == 0 {
 		return tx
 	}
-	if tx.reused && (tx.used.level > L0 || c.dirty) {
+	if tx.reused && (tx.used.level > L0 || c.dirty) || c.level > L2 && tx.used.level >= L2 {
 		// Without it servers were seen to answer "503 nested MAIL" and to deliver the next message under the sender
-		// of the one before. Alone on the wire it costs a round trip, hence at L0 only where something is left over.
+		// of the one before. Alone on the wire it costs a round trip, hence at L0 only where something is left over. Where messages go
+		// whole its reply is one more to tell that to the content from.
 		tx.commands = append(tx.commands, command{verb: verbRset})
 	}
 	tx.commands = append(tx.commands, command{verb: verbMail})
@@ -261,6 +262,9 @@ func (c *Conn) answer(tx *transaction, cmd command, r Reply) *ending {
 	if r.negative() && cmd.verb != verbRset && c.outOfStep(tx, cmd, r) {
 		return c.lost(st, r)
 	}
+	if cmd.verb < verbData && r.positive() {
+		tx.said[cmd.verb] = r
+	}
 	switch {
 	case cmd.verb == verbRset && r.positive():
 	case cmd.verb == verbMail && r.positive():
@@ -270,7 +274,6 @@ func (c *Conn) answer(tx *transaction, cmd command, r Reply) *ending {
 	case cmd.verb == verbRcpt && !tx.mailed && r.Code/100 != 3:
 	case cmd.verb == verbRcpt && r.positive():
 		tx.taken = append(tx.taken, cmd.to)
-		tx.lastTaken = r
 	case cmd.verb == verbRcpt && r.negative():
 		tx.refuse(cmd.to, st, r)
 	case cmd.verb == verbBdat && r.positive() && c.believable(tx, r):
