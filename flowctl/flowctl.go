@@ -152,6 +152,7 @@ type Hint struct {
 type Demand struct {
 	Ready  int       // messages due now and not yet on a connection
 	Oldest time.Time // since when the oldest of them is due; zero: not known
+	Depth  int       // transactions that one connection may be given at once, with the one that it carries out; 0: 2
 }
 
 // Plan says what may happen now. It describes the state wanted: a plan that was not carried out is
@@ -160,7 +161,7 @@ type Plan struct {
 	Dial   []string      // addresses to dial now, at most MaxDials in flight in total; borrowed until the next call
 	Retire []ConnID      // close after the current transaction, feed no more; borrowed until the next call
 	Send   int           // how many further transactions may be started now, each on an idle connection that is not in Retire
-	Ahead  int           // how many more may be queued behind a running one, one a connection; counts for itself, beside Send
+	Ahead  int           // how many more may be queued behind running ones, on connections that have Room; counts for itself, beside Send
 	SendAt time.Time     // earliest time when more may be started, when Send is 0 because of rate, pause, breaker or stop; zero: not known, or now
 	Linger time.Duration // how long an idle connection may be kept; ask again after closing one, the last may stay longer
 	State  State

@@ -33,7 +33,7 @@ func (c *Controller) Plan(now time.Time, d Demand) Plan {
 	case c.allOpen():
 		c.planTrial(now, &p)
 	default:
-		c.planFlow(now, ready, &p)
+		c.planFlow(now, ready, d.Depth, &p)
 	}
 	if ready > 0 && c.granted(now) {
 		p.wakeAt(now, c.hint.Until)
@@ -68,7 +68,7 @@ func (c *Controller) room(now time.Time) int {
 func (c *Controller) granted(now time.Time) bool { return c.hint.Until.After(now) }
 
 // planFlow is the ordinary case.
-func (c *Controller) planFlow(now time.Time, ready int, p *Plan) {
+func (c *Controller) planFlow(now time.Time, ready, depth int, p *Plan) {
 	c.probeRate(now)
 	tokens, tokenAt := c.pace.tokens(now)
 	c.pace.short = tokens < ready
@@ -94,7 +94,7 @@ func (c *Controller) planFlow(now time.Time, ready int, p *Plan) {
 	}
 	// What every idle connection, every dial and every dial to come leave over may queue behind a running one.
 	if c.busy <= allowed {
-		p.Ahead = max(0, min(c.ahead(now), ready-max(idle, p.Send)-c.dialing-max(need, 0)))
+		p.Ahead = max(0, min(c.ahead(now, depth), ready-max(idle, p.Send)-c.dialing-max(need, 0)))
 	}
 	if p.Send == 0 && c.established == 0 && c.dialing == 0 && len(c.dialBuf) == 0 && p.SendAt.IsZero() {
 		p.SendAt = p.Wake

@@ -37,28 +37,30 @@ type dispatcher struct {
 	lastConn flowctl.ConnID
 	prepared []*job // loaded, and waiting for a connection
 	loading  int
+	depth    int       // how many jobs one connection may have
 	oldest   time.Time // of what the last plan knew to wait: since when; zero: nothing waited
 
-	relieved   time.Time     // when room was last looked for among the dead
-	fuseSaved  time.Duration // what the journal has of the fuse
-	learnt     learnt        // and what it has of the controller
-	held       held
-	quotaWait  time.Duration // until the last probe of a quota; 0: a message was taken since
-	took       time.Duration // of the last transaction
-	secrets    *secrets      // looked at while held for a fault of a dial
-	eager      bool          // a changed secret is being tried
-	tlsFaults  int           // dials in a row that failed at TLS
-	teller     teller
-	stopping   bool          // nothing is started any more
-	empty      chan struct{} // closed when nothing is pending and nothing will come; nil: nobody waits for it
-	drainBy    time.Time     // until when whoever waits for empty would wait
-	events     chan func(time.Time)
-	finished   chan struct{} // closed when run returns
-	afterwards sync.Mutex    // serialises who looks after that
-	counts     counts
-	lastDial   string // the last failure to dial, so that repeats are not logged again
-	lastError  string
-	pulse      *pulse
+	relieved    time.Time     // when room was last looked for among the dead
+	ladderSaved time.Time     // when that of pipelining was last looked at
+	fuseSaved   time.Duration // what the journal has of the fuse
+	learnt      learnt        // and what it has of the controller
+	held        held
+	quotaWait   time.Duration // until the last probe of a quota; 0: a message was taken since
+	took        time.Duration // of the last transaction
+	secrets     *secrets      // looked at while held for a fault of a dial
+	eager       bool          // a changed secret is being tried
+	tlsFaults   int           // dials in a row that failed at TLS
+	teller      teller
+	stopping    bool          // nothing is started any more
+	empty       chan struct{} // closed when nothing is pending and nothing will come; nil: nobody waits for it
+	drainBy     time.Time     // until when whoever waits for empty would wait
+	events      chan func(time.Time)
+	finished    chan struct{} // closed when run returns
+	afterwards  sync.Mutex    // serialises who looks after that
+	counts      counts
+	lastDial    string // the last failure to dial, so that repeats are not logged again
+	lastError   string
+	pulse       *pulse
 }
 
 // failure collects the recipients of a message that can never be delivered.
@@ -104,6 +106,7 @@ func (d *dispatcher) run(stop <-chan struct{}) {
 		if d.stopping && len(d.links) == 0 && d.loading == 0 {
 			d.giveBackPrepared()
 			d.remember(now)
+			d.rememberLadder(now)
 			return
 		}
 		timer.Reset(time.Until(wake))
@@ -171,6 +174,7 @@ func (d *dispatcher) pump(now time.Time) (wake time.Time) {
 	}
 	d.rememberFuse()
 	d.rememberSometimes(now)
+	d.rememberLadder(now)
 	if d.stopping {
 		return wake
 	}
@@ -178,6 +182,7 @@ func (d *dispatcher) pump(now time.Time) (wake time.Time) {
 		return now.Add(behindPause)
 	}
 	ready := d.queue.Ready(now)
+	d.depth = d.pool.client.Standing().Window + 1
 	plan := d.flow.Plan(now, d.demand(now))
 	if d.held.why != "" && plan.State != flowctl.Stopped {
 		d.resumed(now)
@@ -214,7 +219,7 @@ func (d *dispatcher) demand(now time.Time) flowctl.Demand {
 		oldest = d.oldest // it was the oldest before it left the queue
 	}
 	d.oldest = oldest
-	return flowctl.Demand{Ready: d.queue.Ready(now) + len(d.prepared) + d.loading, Oldest: oldest}
+	return flowctl.Demand{Ready: d.queue.Ready(now) + len(d.prepared) + d.loading, Oldest: oldest, Depth: d.depth}
 }
 
 func (d *dispatcher) dial(now time.Time, addr string) {
@@ -282,19 +287,31 @@ func (d *dispatcher) assign(now time.Time, plan flowctl.Plan) (left int) {
 		}
 		d.feed(now, l)
 	}
-	ahead := plan.Ahead
-	for _, l := range d.links {
-		if ahead > 0 && d.took < prefetchPatience/2 && len(d.prepared) > 0 && l.mayQueue() {
-			d.feed(now, l)
-			ahead--
+	for ahead := plan.Ahead; ahead > 0 && len(d.prepared) > 0; ahead-- {
+		l := d.leastQueued(now)
+		if l == nil {
+			break
 		}
+		d.feed(now, l)
 	}
 	return left
 }
 
-// mayQueue reports whether one more job may wait behind the one under way.
-func (l *link) mayQueue() bool {
-	return l.conn != nil && !l.closing && len(l.jobs) == 1
+// leastQueued returns the busy connection on which one more job would wait for the least others; nil: it may wait on none.
+func (d *dispatcher) leastQueued(now time.Time) *link {
+	var best *link
+	for _, l := range d.links {
+		if (best == nil || len(l.jobs) < len(best.jobs) || len(l.jobs) == len(best.jobs) && l.id < best.id) && d.mayQueue(now, l) {
+			best = l
+		}
+	}
+	return best
+}
+
+// mayQueue reports whether one more job may wait behind those under way: its connection has room, and it would not wait for long.
+func (d *dispatcher) mayQueue(now time.Time, l *link) bool {
+	return l.conn != nil && !l.closing && len(l.jobs) > 0 && len(l.jobs) <= l.conn.Window() &&
+		d.took*time.Duration(len(l.jobs)) < prefetchPatience/2 && d.flow.Room(now, l.id, d.depth) > 0
 }
 
 // idleLink returns the connection that was used last, so that the others can go.

@@ -52,6 +52,7 @@ type Proxy struct {
 const (
 	blobFlow   = "flow"   // what the controller learnt
 	blobPauses = "pauses" // when the clock of expiry stood still
+	blobLadder = "ladder" // how much the upstream can be given at once
 	blobFuse   = "fuse"   // since when the fuse has tripped; absent: it has not
 )
 
@@ -156,6 +157,11 @@ func (p *Proxy) restoreBlobs(now time.Time) {
 	if b := p.journal.Blob(blobFlow); b != nil {
 		if err := d.flow.Restore(now, b); err != nil {
 			p.log.Warn("controller state not restored", zap.Error(err))
+		}
+	}
+	if b := p.journal.Blob(blobLadder); b != nil {
+		if err := p.pool.client.Restore(now, b); err != nil {
+			p.log.Warn("level of pipelining not restored", zap.Error(err))
 		}
 	}
 	if b := p.journal.Blob(blobPauses); b != nil {

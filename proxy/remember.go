@@ -17,6 +17,8 @@ const (
 	// kilobyte of the journal.
 	rememberEvery = 5 * time.Minute
 	rememberSoon  = 30 * time.Second
+	// What is known of pipelining is believed for a day after it was written down, so that it is written again also where it has not changed.
+	rememberAnew = 6 * time.Hour
 )
 
 // learnt says what of the controller's memory is in the journal. The zero value: nothing, and nothing is owed.
@@ -47,6 +49,19 @@ func (d *dispatcher) remember(now time.Time) {
 		return
 	}
 	d.recorder.put(blobFlow, data)
+}
+
+// rememberLadder has it written down how much the upstream can be given at once.
+func (d *dispatcher) rememberLadder(now time.Time) {
+	age := now.Sub(d.ladderSaved)
+	if !d.ladderSaved.IsZero() && age < d.scaled(rememberSoon) && !d.stopping {
+		return
+	}
+	data, changed := d.pool.client.Memory(now)
+	if changed || d.ladderSaved.IsZero() || age >= rememberAnew {
+		d.recorder.put(blobLadder, data)
+	}
+	d.ladderSaved = now
 }
 
 // rememberFuse has it written down that the fuse has tripped, or that it has not, so that a restart does not let the next ten die.

@@ -29,7 +29,7 @@ func someStatus() Status {
 			Held: "misconfigured: 535"},
 		Upstream: UpstreamStatus{Address: "relay:25", State: "calm", States: []string{"calm", "open"}, Width: 2.5, Ceiling: 4,
 			Max: 20, Connections: 3, Busy: 2, Dialing: 1, Rate: 13.5, Addresses: 2, Down: 1, LastMoveAt: t0, NextProbe: t0.Add(time.Second),
-			Share: 0.5, Waiting: 12, SessionCap: 350, QuotaUsed: 40, QuotaLimit: 100, TokenExpiry: t0.Add(time.Minute),
+			Share: 0.5, Waiting: 12, SessionCap: 350, Pipelining: "L4", Window: 8, StepsDown: 3, QuotaUsed: 40, QuotaLimit: 100, TokenExpiry: t0.Add(time.Minute),
 			Outcomes: map[string]uint64{"ok": 7, "busy": 1}},
 		Journal: JournalStatus{Dir: "/j", Bytes: 100, MaxBytes: 1000, Segments: 2, Syncs: 9, SyncSeconds: 0.5, SyncFailures: 1, Damaged: 1},
 		Front: FrontStatus{Connections: 2, Total: 8, Refused: map[string]uint64{"452 4.3.1": 3},

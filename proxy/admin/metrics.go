@@ -3,6 +3,8 @@ package admin
 import (
 	"net/http"
 	"runtime"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -114,6 +116,12 @@ var metrics = []metric{
 		func(s *Status) float64 { return s.Upstream.Share }),
 	gauge("upstream_waiting_seconds", "For how long mail has waited for a connection while others hold them all; 0 when it does not.",
 		func(s *Status) float64 { return s.Upstream.Waiting }),
+	gauge("upstream_pipelining_level", "How much the upstream is given at once, 0 to 4.",
+		func(s *Status) float64 { return pipeliningLevel(s.Upstream.Pipelining) }),
+	gauge("upstream_window", "Messages in flight that one connection to the upstream may have.",
+		func(s *Status) float64 { return float64(s.Upstream.Window) }),
+	counter("upstream_pipelining_steps_down_total", "Times that the upstream showed that it cannot be given so much at once.",
+		func(s *Status) float64 { return float64(s.Upstream.StepsDown) }),
 	gauge("upstream_session_cap", "Messages after which a connection is replaced, as the upstream showed; 0 when it has not.",
 		func(s *Status) float64 { return float64(s.Upstream.SessionCap) }),
 	gauge("upstream_quota_used", "Recipients that the upstream was given in the last 24 hours.",
@@ -217,6 +225,15 @@ func timestamp(t time.Time) float64 {
 		return 0
 	}
 	return float64(t.UnixNano()) / float64(time.Second)
+}
+
+// pipeliningLevel is the number in "L2"; 0 where there is none.
+func pipeliningLevel(name string) float64 {
+	n, err := strconv.Atoi(strings.TrimPrefix(name, "L"))
+	if err != nil {
+		return 0
+	}
+	return float64(n)
 }
 
 func oneIf(b bool) float64 {
