@@ -22,7 +22,11 @@ func newCarrier(t *testing.T, links int) *dispatcher {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &dispatcher{flow: flow, queue: queue.New(queue.Config{}, 1, noon), links: map[flowctl.ConnID]*link{}}
+	client, err := upstream.New(upstream.Config{URL: "smtp://relay.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &dispatcher{pool: &pool{client: client}, flow: flow, queue: queue.New(queue.Config{}, 1, noon), links: map[flowctl.ConnID]*link{}}
 	for id := flowctl.ConnID(1); int(id) <= links; id++ {
 		l := &link{id: id, feed: make(chan *upstream.Job, maxFed), conn: new(upstream.Conn), idleSince: noon.Add(time.Duration(id) * time.Second)}
 		d.links[id] = l

@@ -27,9 +27,8 @@ const WindowMax = 16
 
 // Constants of the ladder.
 const (
-	// climbAfter is how many messages must be taken at L2 before the next level is tried, and at a window of one before a wider one; at a wider
-	// window it is so many times the window.
-	climbAfter = 8
+	// climbTurns is how many times the window must be taken before a wider one is tried, and paceSample messages at least, so that there is a
+	// measure to compare the next rung with.
 	climbTurns = 4
 
 	// cutsMax is how many cuts one after the other, each of a connection made after the last, a level is blamed for: a server that restarts
@@ -277,26 +276,18 @@ func (l *ladder) climb(now time.Time) {
 		l.until, l.reason, l.changed = time.Time{}, "", true
 	}
 	switch {
-	case l.at.level < L2 && l.taken >= climbAfter:
+	case l.taken < max(paceSample, climbTurns*l.at.window):
+	case l.at.level < L2:
 		l.move(now, rung{l.at.level + 1, 1}, "it worked for long")
-	case l.at.level == L2 && l.told && l.taken >= climbAfter:
+	case l.at.level == L2 && l.told:
 		l.move(now, rung{L3, 1}, "its answers can be told apart")
-	case l.at.level >= L3 && l.at.window < l.widest && l.taken >= l.enough():
+	case l.at.level >= L3 && l.at.window < l.widest:
 		w := l.widest
 		if l.learns {
 			w = min(2*l.at.window, l.widest)
 		}
 		l.move(now, rung{L4, w}, "all is answered in order")
 	}
-}
-
-// enough is how many messages must be taken at this rung before the next. A learnt window is measured first, so that the next one can be
-// compared with it.
-func (l *ladder) enough() int {
-	if !l.learns {
-		return climbAfter
-	}
-	return max(paceSample, climbTurns*l.at.window)
 }
 
 // tell notes whether a reply to a content differed from those to the commands before it. Where it does not, a reply too many would

@@ -385,6 +385,7 @@ func (r *relay) took(j *Job, i int) (times int) {
 // checkTruth compares what the results say with what the relay knows. It is the promise of this package.
 func (r *relay) checkTruth(t *testing.T, jobs []*Job, results []*Result) {
 	t.Helper()
+	r.wg.Wait() // it may still be at work on what it had read
 	for k, res := range results {
 		if res.Job != jobs[k] {
 			t.Fatalf("result %d is not that of job %d", k, k)
