@@ -56,6 +56,8 @@ type Conn struct {
 	flying   []*transaction // L3 and L4: taken from the feed and not yet done, oldest first
 	due      time.Time      // when the next reply to one of them must be here
 	fullAt   time.Time      // when the window was last full
+	leaving  *ending        // the server has said 421; nil: it has not
+	blamed   bool           // and a message has it for its answer
 	amid     bool           // more replies came with the last one
 }
 

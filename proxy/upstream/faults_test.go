@@ -134,7 +134,8 @@ func TestWhatAnEndLeavesUncertain(t *testing.T) {
 		{"close", act{then: "close"}, 1, 4, 0},
 		{"421", act{reply: "421 4.3.2 shutting down", then: "close"}, 2, 0, 3},
 		{"421 of a full session", act{reply: "421 4.7.0 too many messages in this connection", then: "close"}, 2, 0, 3},
-		{"421 and goes on", act{reply: "421 4.3.2 shutting down"}, 1, 4, 0},
+		{"421 and goes on", act{reply: "421 4.3.2 shutting down"}, 5, 0, 0},
+		{"421 and stalls", act{reply: "421 4.3.2 shutting down", then: "stall"}, 2, 3, 0},
 		{"503", act{reply: "503 5.5.1 bad sequence"}, 1, 4, 0},
 	} {
 		r := &relay{offers: chunking, script: map[string]act{"MAIL 2": tc.act}}

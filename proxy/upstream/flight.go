@@ -41,7 +41,9 @@ func (c *Conn) fly(feed <-chan *Job, done func(*Result)) *ending {
 			c.flush()
 		}
 		switch {
-		case !c.amid && c.release(done):
+		case c.leaving != nil && c.turn() == nil:
+			return c.ground(c.farewell(), done)
+		case !c.amid && c.leaving == nil && c.release(done):
 		case len(c.flying) == 0:
 			return nil
 		case c.turn() == nil: // and more has come: a server takes its leave
@@ -52,8 +54,7 @@ func (c *Conn) fly(feed <-chan *Job, done func(*Result)) *ending {
 			}
 		default:
 			if end := c.listen(feed); end != nil {
-				c.ground(end, done)
-				return end
+				return c.ground(end, done)
 			}
 		}
 	}
@@ -80,7 +81,7 @@ func (c *Conn) launch(feed <-chan *Job) {
 
 // hasRoom tells whether the window allows one message more.
 func (c *Conn) hasRoom() bool {
-	return c.inFlight() < c.pipelining().window && c.broken == nil && c.spent() == ""
+	return c.inFlight() < c.pipelining().window && c.broken == nil && c.leaving == nil && c.spent() == ""
 }
 
 func (c *Conn) inFlight() (n int) {
@@ -218,7 +219,7 @@ func (c *Conn) listen(feed <-chan *Job) *ending {
 	}
 	now := time.Now()
 	until := c.due
-	if last := now.Add(lastWordsMax); c.broken != nil && last.Before(until) {
+	if last := now.Add(lastWordsMax); (c.broken != nil || c.leaving != nil) && last.Before(until) {
 		until = last
 		c.due = last
 	}
@@ -252,6 +253,19 @@ func (c *Conn) listen(feed <-chan *Job) *ending {
 	return nil
 }
 
+// farewell hears what comes after a 421 when all is answered. Anything but the end says that the answers were not where they belonged.
+func (c *Conn) farewell() *ending {
+	c.timer.Reset(lastWordsMax)
+	select {
+	case h := <-c.in:
+		if h.err == nil && h.reply.Code != 421 {
+			return c.shifted(flowctl.StageDot, h.reply)
+		}
+	case <-c.timer.C:
+	}
+	return c.leaving
+}
+
 // leave hears what has begun to come while nothing is in flight.
 func (c *Conn) leave() *ending {
 	c.timer.Reset(confirmMax)
@@ -263,21 +277,32 @@ func (c *Conn) leave() *ending {
 	}
 }
 
-// take matches what was heard with the next command of tx.
+// take matches what was heard with the next command of tx. Behind a 421 servers close, or go on and answer what is in flight: Exim does so with a
+// MAIL too many. Either way each answer stands in its place.
 func (c *Conn) take(tx *transaction, h heard) *ending {
 	cmd := tx.commands[tx.heard]
 	st := verbStages[cmd.verb]
 	r, end := c.judge(st, h)
-	if end != nil {
-		tx.closing(st, r, end)
+	goodbye := end != nil && r.Code == 421 && !h.early
+	switch {
+	case goodbye && c.leaving == nil:
+		c.leaving = end
+	case end != nil && !goodbye:
 		return end
 	}
 	c.amid = h.next
 	if tx.heard++; tx.heard == 1 {
 		tx.firstAt = c.heardAt
 	}
-	if end := c.answer(tx, cmd, r); end != nil {
-		return end
+	c.blamed = c.blamed || goodbye && (cmd.verb == verbMail || cmd.verb == verbBdat)
+	switch {
+	case goodbye && cmd.verb == verbRset:
+	case goodbye && cmd.verb == verbMail:
+		tx.closing(st, r, c.leaving)
+	default:
+		if end := c.answer(tx, cmd, r); end != nil {
+			return end
+		}
 	}
 	if tx.complete() {
 		tx.endedAt = c.heardAt
@@ -338,16 +363,19 @@ func (tx *transaction) tookAny() bool {
 	return slices.ContainsFunc(tx.verdicts, func(v Verdict) bool { return v.Class == flowctl.OK })
 }
 
-// ground ends what was in flight when the connection did. What was written whole and not answered is uncertain, but behind a 421: a server
-// that says so carries out nothing more, if it closes then.
-func (c *Conn) ground(end *ending, done func(*Result)) {
+// ground ends what was in flight when the connection did. What was written whole and not answered is uncertain, but where the server said
+// 421 and closed: then it carried out nothing more. It returns why the connection is over.
+func (c *Conn) ground(end *ending, done func(*Result)) *ending {
 	flying := c.flying
 	c.flying = nil
-	over := end.said && c.closes()
+	over := c.leaving != nil && end.unexplained() && !timedOut(end.err)
+	if c.leaving != nil && end.unexplained() {
+		end = c.leaving
+	}
 	nonsense := end.shifted || errors.Is(end.err, errReplyMalformed) || errors.Is(end.err, errReplyTooLong)
-	lost, first := 0, true
+	lost, first := 0, !c.blamed
 	for _, tx := range flying {
-		if nonsense || end.said && !over && !tx.complete() {
+		if nonsense {
 			tx.doubtAll()
 		}
 		e := end
@@ -366,17 +394,7 @@ func (c *Conn) ground(end *ending, done func(*Result)) {
 	if lost > 1 || lost == 1 && c.used.level == L3 {
 		c.cut(c.used, end)
 	}
-}
-
-// closes tells whether the server closes soon, and says nothing more.
-func (c *Conn) closes() bool {
-	c.timer.Reset(lastWordsMax)
-	select {
-	case h := <-c.in:
-		return h.err != nil
-	case <-c.timer.C:
-		return false
-	}
+	return end
 }
 
 // doubtAll takes back all that was understood of a server's replies.
