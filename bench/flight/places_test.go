@@ -61,8 +61,8 @@ func run(m *testing.M) (code int) {
 // TestThreePlacesFarAway is about a relay with places for three connections and a round trip of 50 ms. mailweir is not told of either.
 func TestThreePlacesFarAway(t *testing.T) {
 	most := float64(places) / placesRTT.Seconds()
-	one := race(t, "mailweir", *share, func(t *testing.T, dir, up string) string { return startWeir(t, dir, up, "1") })
-	auto := race(t, "mailweir, window auto", 3**share, func(t *testing.T, dir, up string) string { return startWeir(t, dir, up, "auto") })
+	one := race(t, "mailweir", *share, func(t *testing.T, dir, up string) entrant { return startWeir(t, dir, up, "1") })
+	auto := race(t, "mailweir, window auto", 3**share, func(t *testing.T, dir, up string) entrant { return startWeir(t, dir, up, "auto") })
 	tuned := race(t, "Postfix, tuned", *share/5, startTuned)
 	t.Logf("messages a second: mailweir %.1f (%.2f of one a round trip), with a window that it finds out %.1f, Postfix tuned %.1f; %.1f times Postfix",
 		one, one/most, auto, tuned, auto/tuned)
@@ -76,12 +76,12 @@ func TestThreePlacesFarAway(t *testing.T) {
 
 // race returns how many messages a second arrived, from the first sent to the last. It is a subtest, so that everything of it ends
 // before the next one begins.
-func race(t *testing.T, name string, messages int, start func(t *testing.T, dir, up string) string) (rate float64) {
+func race(t *testing.T, name string, messages int, start func(t *testing.T, dir, up string) entrant) (rate float64) {
 	t.Run(name, func(t *testing.T) {
 		up := relay.New(relay.Config{MaxConnections: places, RTT: placesRTT})
-		address := start(t, rig.Scratch(t, ""), rig.Serve(t, "", up))
+		e := start(t, rig.Scratch(t, ""), rig.Serve(t, "", up))
 		began := time.Now()
-		sent := source.Run(t.Context(), source.Config{Address: address, Messages: messages, Connections: 10, Reuse: true, Size: size})
+		sent := source.Run(t.Context(), source.Config{Address: e.address, Messages: messages, Connections: 10, Reuse: true, Size: size})
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		if err := rig.Poll(ctx, func() error {
@@ -94,6 +94,7 @@ func race(t *testing.T, name string, messages int, start func(t *testing.T, dir,
 		}
 		ledger := up.Ledger()
 		rate = float64(messages) / ledger[messages-1].When.Sub(began).Seconds()
+		e.tell(t)
 		rep := source.Check(sent, ledger)
 		if err := rep.Err(); err != nil || len(rep.Duplicated) > 0 {
 			t.Errorf("%v, %d twice", err, len(rep.Duplicated))
@@ -105,22 +106,28 @@ func race(t *testing.T, name string, messages int, start func(t *testing.T, dir,
 	return rate
 }
 
-func startWeir(t *testing.T, dir, up, window string) string {
+// entrant is a process to which mail is given.
+type entrant struct {
+	address string
+	tell    func(t *testing.T) // how it stands when all has arrived
+}
+
+func startWeir(t *testing.T, dir, up, window string) entrant {
 	w := rig.NewWeir(t, binary, dir, up, "MAILWEIR_JOURNAL_ALLOW_VOLATILE=true", "MAILWEIR_UPSTREAM_WINDOW="+window)
 	w.Start(t)
-	t.Cleanup(func() {
+	return entrant{w.Address, func(t *testing.T) {
 		u := w.Status(t).Upstream
 		t.Logf("%s, window %d, width %.1f, %d refused", u.Pipelining, u.Window, u.Width, u.Outcomes["busy"])
-	})
-	return w.Address
+	}}
 }
 
 // startTuned is set by somebody who knows the limit: three connections, used again, and soon tried again after a refusal.
-func startTuned(t *testing.T, dir, up string) string {
-	return rig.NewPostfix(t, dir, up, "smtpd_client_connection_count_limit = 0", "default_process_limit = 100",
+func startTuned(t *testing.T, dir, up string) entrant {
+	p := rig.NewPostfix(t, dir, up, "smtpd_client_connection_count_limit = 0", "default_process_limit = 100",
 		"smtp_destination_concurrency_limit = 3", "default_destination_concurrency_limit = 3", "initial_destination_concurrency = 3",
 		"default_destination_concurrency_failed_cohort_limit = 100", "smtp_destination_concurrency_failed_cohort_limit = 100",
 		"minimal_backoff_time = 1s", "maximal_backoff_time = 5s", "queue_run_delay = 1s",
 		"smtp_connection_cache_on_demand = yes", "smtp_connection_cache_time_limit = 30s", "smtp_connection_reuse_time_limit = 600s",
-		"smtp_connection_cache_destinations = "+"127.0.0.1").Address
+		"smtp_connection_cache_destinations = 127.0.0.1")
+	return entrant{p.Address, func(*testing.T) {}}
 }
