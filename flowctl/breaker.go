@@ -165,7 +165,7 @@ func (c *Controller) delayDial(now time.Time, a *address, atLeast time.Duration)
 
 // pauseDials stops all dialling for a while; connections stay in use.
 func (c *Controller) pauseDials(now time.Time, d time.Duration, reason string) {
-	if t := now.Add(d); t.After(c.dialAt) {
+	if t := now.Add(d); d > 0 && t.After(c.dialAt) {
 		c.dialAt, c.dialReason = t, reason
 	}
 }

@@ -16,11 +16,11 @@ type conn struct {
 	probe       bool      // dialled above the ceiling
 	answered    bool      // brought at least one answer to a transaction
 	sending     int       // transactions in flight
-	look        int       // the how manieth dial this is for a place that was left free; 0: for none
+	look        int       // which dial in a row this is for a place that was left free; 0: for none
 	test        bool      // of a look that was refused, at once
 	yielding    bool      // retiring because its lease is over
 	sent        int       // messages taken
-	rcpts       int       // recipients of the transactions in flight, as counted in the quota
+	rcpts       counted   // of the transactions in flight
 	lease       time.Time // until when it may be held
 	began       time.Time
 	idleSince   time.Time

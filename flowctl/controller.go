@@ -31,6 +31,7 @@ type Controller struct {
 	countCut   time.Time // last cut because of a refused dial; zero: none
 	loadCut    time.Time // last cut because of a refused transaction or an overload; zero: none
 	excess     bool      // the last plan had more demand than width
+	ready      int       // what it had, messages
 
 	gap       time.Duration // between probes above the ceiling; 0 while no ceiling is known
 	nextProbe time.Time
@@ -92,7 +93,7 @@ func New(cfg Config, seed uint64, now time.Time) (*Controller, error) {
 		addrs: []address{{}},
 	}
 	c.rng.Seed(seed, 0)
-	c.pace.configure(now, cfg.PerSecond)
+	c.pace.configure(now, cfg.PerSecond, cfg.Scale)
 	return c, nil
 }
 
@@ -103,7 +104,7 @@ func (c *Controller) Reconfigure(now time.Time, cfg Config) error {
 	}
 	now = c.advance(now)
 	c.cfg = cfg.resolved()
-	c.pace.configure(now, c.cfg.PerSecond)
+	c.pace.configure(now, c.cfg.PerSecond, c.cfg.Scale)
 	c.gap = min(c.gap, c.cfg.ProbeMax)
 	c.setWidth(now, c.width, "configured", "")
 	return nil
@@ -179,10 +180,11 @@ func (c *Controller) SendStart(now time.Time, id ConnID, msgs, rcpts int) {
 	k.began = now
 	c.pace.take(now)
 	c.quota.roll(now, c.bucket())
-	c.quota.spend(max(rcpts, 0))
-	k.rcpts += max(rcpts, 0)
-	c.counts.Messages += uint64(max(msgs, 0))
-	c.counts.Recipients += uint64(max(rcpts, 0))
+	msgs, rcpts = max(0, min(msgs, demandMax)), max(0, min(rcpts, demandMax))
+	c.quota.spend(rcpts)
+	k.rcpts.push(k.sending, rcpts)
+	c.counts.Messages += uint64(msgs)
+	c.counts.Recipients += uint64(rcpts)
 	if a := c.address(k); a != nil && a.open && a.trial == 0 {
 		a.trial = id
 	}
@@ -205,12 +207,12 @@ func (c *Controller) SendDone(now time.Time, id ConnID, o Outcome) {
 		o.Started = k.began
 	}
 	c.transaction(now, k, o)
-	c.settleQuota(now, k, o.Class)
+	c.settleQuota(now, k, o)
 	k.sending--
-	switch o.Class {
-	case OK:
+	switch {
+	case o.Class == OK || o.Taken > 0:
 		k.sent++
-	case SessionCap:
+	case o.Class == SessionCap:
 		c.endedAt(now, k, true)
 		k.sent = 0 // it is full; its end says nothing more
 	}
@@ -240,7 +242,10 @@ func (c *Controller) Closed(now time.Time, id ConnID, o Outcome) {
 	switch {
 	case k.sending > 0:
 		c.transaction(now, k, o)
-		c.settleQuota(now, k, o.Class)
+		c.settleQuota(now, k, o)
+		for range k.sending - 1 { // those behind it were not begun
+			c.settleQuota(now, k, Outcome{Class: IdleClose})
+		}
 		c.busy--
 	case o.Class == IdleClose && now.Sub(k.idleSince) >= c.cfg.scaled(capAtOnce):
 		c.closedIdle(now, k)

@@ -105,6 +105,7 @@ type Outcome struct {
 	Started    time.Time     // when the dial or the transaction began; zero: when DialStart or SendStart said
 	RetryAfter time.Duration // named by the reply; 0: none
 	Limit      int           // named by the reply; 0: none
+	Taken      int           // transaction: recipients that were taken, or may have been, although Class is not OK; 0: none
 	Text       string        // the reply, for the reason of a move; never interpreted
 }
 

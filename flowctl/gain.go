@@ -22,6 +22,7 @@ const (
 type gain struct {
 	phase gainPhase
 	base  float64   // the width before the test
+	tried float64   // and in it
 	rate  float64   // transactions a second at that width
 	skip  int       // transactions until the clock starts
 	count int       // since it started
@@ -47,7 +48,7 @@ func (c *Controller) measureGain(now time.Time) {
 		return
 	case g.phase == gainRests:
 		c.beginGain(now, gainMeasures)
-	case g.phase == gainMeasures && g.base != c.width: // something else moved it
+	case g.phase == gainMeasures && g.base != c.width, g.phase == gainTries && g.tried != c.width: // something else moved it
 		c.beginGain(now, gainMeasures)
 	}
 	if g.skip > 0 || g.count == 0 && c.held(now) < int(c.width) { // those begun under another width, or while it was not there yet
@@ -73,6 +74,7 @@ func (c *Controller) beginGain(now time.Time, phase gainPhase) {
 	if phase == gainMeasures {
 		g.base = c.width
 	}
+	g.tried = c.width
 	g.phase, g.skip, g.count, g.since = phase, int(c.width)+1, 0, now
 }
 
@@ -90,6 +92,9 @@ func (c *Controller) tryWidth(now time.Time) {
 		w = max(w*gainUp, w+1)
 	}
 	if w = min(w, limit); int(w) == int(c.width) {
+		if w >= limit {
+			c.endSlowStart() // there is no wider to double to
+		}
 		c.restGain(now, false)
 		return
 	}
@@ -127,7 +132,9 @@ func (c *Controller) unmeasured(now time.Time) {
 	g := &c.gain
 	switch g.phase {
 	case gainTries:
-		c.setWidth(now, g.base, reasonNoGain, "")
+		if g.tried == c.width {
+			c.setWidth(now, g.base, reasonNoGain, "")
+		}
 		c.restGain(now, false)
 	case gainMeasures:
 		c.beginGain(now, gainMeasures)

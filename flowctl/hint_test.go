@@ -2,28 +2,6 @@ package flowctl
 
 import "testing"
 
-// A budget grants one pod a connection and tells the others that it is not their turn.
-func TestAGrantOfNothingMeansNoConnectionUntilItLapses(t *testing.T) {
-	f := calm(t, Config{}, 2)
-	f.SetHint(at(2), Hint{Grant: 0, Until: at(10)})
-	p := f.plan(2, 100)
-	if len(p.Retire) != 2 || len(p.Dial) != 0 || !p.Wake.Equal(at(10)) {
-		t.Fatalf("%+v, want both retired, no dial, and a wake at 10 s when the grant lapses", p)
-	}
-	f.done(3, 1, OK)
-	f.done(3, 2, OK)
-	f.Closed(at(3), 1, Outcome{})
-	f.Closed(at(3), 2, Outcome{})
-	for _, s := range []float64{3, 5, 9.9} {
-		if p := f.plan(s, 100); len(p.Dial) != 0 || p.Send != 0 {
-			t.Errorf("%+v at %v s, want nothing while nothing is granted", p, s)
-		}
-	}
-	if p := f.plan(10, 100); len(p.Dial) == 0 {
-		t.Errorf("%+v at 10 s, want the local law to dial", p)
-	}
-}
-
 // Who was refused waits long for a place, by its own law; the budget knows that there is one.
 func TestAGrantEndsTheWaitForAPlace(t *testing.T) {
 	f := newFlow(t, Config{})

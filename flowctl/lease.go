@@ -1,6 +1,9 @@
 package flowctl
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Nobody tells a process that others wait for the places it holds: a full upstream refuses them, and answers us as ever. So a
 // connection is held for a lease, closed, and its place left free for a moment, the yield. Whoever has been refused may take it; if it
@@ -30,6 +33,7 @@ type leases struct {
 	message   time.Duration // what a message takes, likewise
 	yields    []place
 	won       int       // places taken again since the last one was lost
+	row       int       // probes accepted since a dial was refused
 	lost      time.Time // when the last one was; zero: none, or so long ago that nobody else is believed to be there
 	stretch   int       // factor; 0: 1
 	stretchAt time.Time // when it last grew
@@ -73,6 +77,7 @@ func (c *Controller) spread(d time.Duration) time.Duration {
 
 // average takes one more duration into an average; 0 is none.
 func average(d *time.Duration, took time.Duration) {
+	took = min(took, timeMax)
 	if *d == 0 {
 		*d = took
 	}
@@ -137,8 +142,13 @@ func (c *Controller) yielding(now time.Time) (n int, next time.Time) {
 	return n, next
 }
 
-// takeYield makes a dial the look at a place that was left free, if there is one whose time has come. It returns the how manieth look at it
-// that is, 0 for none, and whether it repeats the one before at once.
+// forgetPlaces gives up what was left free and not looked at in time: the demand ended first, and that which begins now has no place.
+func (c *Controller) forgetPlaces(now time.Time) {
+	c.lease.yields = slices.DeleteFunc(c.lease.yields, func(p place) bool { return !p.until.After(now) })
+}
+
+// takeYield makes a dial the look at a place that was left free, if there is one whose time has come. It returns which look at it that
+// is, from 1, 0 for none, and whether it repeats the one before at once.
 func (c *Controller) takeYield(now time.Time) (look int, test bool) {
 	for i, p := range c.lease.yields {
 		if !p.until.After(now) {

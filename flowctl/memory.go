@@ -125,9 +125,9 @@ func (c *Controller) Restore(now time.Time, data []byte) error {
 	}
 	now = c.advance(now)
 	age := max(now.Sub(m.when), 0)
-	c.idleLimit, c.idleLimitAt = m.idle, m.idleAt
-	c.refusedAt = m.refused
-	c.cap.most, c.cap.at = int(m.cap), m.capAt
+	c.idleLimit, c.idleLimitAt = m.idle, earlier(m.idleAt, now)
+	c.refusedAt = earlier(m.refused, now)
+	c.cap.most, c.cap.at = int(m.cap), earlier(m.capAt, now)
 	c.restoreQuota(now, &m)
 	if age < c.cfg.scaled(ceilingKeep) {
 		c.restoreCeilings(now, age, &m)
@@ -138,7 +138,7 @@ func (c *Controller) Restore(now time.Time, data []byte) error {
 
 func (c *Controller) restoreCeilings(now time.Time, age time.Duration, m *memory) {
 	if !m.lost.IsZero() && age < c.cfg.scaled(quietTime) {
-		c.lease.lost = m.lost
+		c.lease.lost = earlier(m.lost, now)
 	}
 	if m.ceiling > 0 {
 		c.setCeiling(now, max(int(m.ceiling), c.established), reasonRestored, "")
@@ -148,16 +148,26 @@ func (c *Controller) restoreCeilings(now time.Time, age time.Duration, m *memory
 		c.setWidth(now, min(c.width, float64(c.ceiling)), reasonRestored, "")
 	}
 	if m.rate > 0 {
-		c.pace.ceiling, c.pace.gap = max(m.rate, rateLeast), min(m.rateGap, c.cfg.scaled(rateProbeMax))
+		c.pace.ceiling, c.pace.gap = max(m.rate, rateLeast), min(max(m.rateGap, c.cfg.scaled(rateProbeMin)), c.cfg.scaled(rateProbeMax))
 		c.rateMoved(now, 0, reasonRestored, "")
 	}
 }
 
-// restoreQuota takes over what was used, unless the buckets had another length: then the time scale has changed, in a test.
+// earlier returns t, but no later than now: a clock that was ahead when it was read must not make a belief outlast its time.
+func earlier(t, now time.Time) time.Time {
+	if t.After(now) {
+		return now
+	}
+	return t
+}
+
+// restoreQuota takes over what was used, unless the buckets had another length: then the time scale has changed, in a test. What a
+// clock that was ahead has counted is dated now: a day later it is forgotten, and not before.
 func (c *Controller) restoreQuota(now time.Time, m *memory) {
-	if m.bucket != c.bucket() || m.number == 0 || m.newest > now.UnixNano()/m.bucket {
+	if m.bucket != c.bucket() || m.number == 0 {
 		return
 	}
+	m.newest = min(m.newest, max(now.UnixNano()/m.bucket, 0))
 	c.quota = quota{newest: m.newest}
 	for i := range m.number {
 		n := binary.BigEndian.Uint32(m.used[4*i:])

@@ -87,7 +87,7 @@ func (c *Controller) Snapshot(now time.Time) Snapshot {
 	s := Snapshot{
 		Width: c.width, Ceiling: c.ceiling, Max: c.cfg.MaxConns,
 		Established: c.established, Dialing: c.dialing, Busy: c.busy,
-		ProbeGap: c.gap, Rate: c.pace.limit(), DialAt: c.dialAt, SendAt: c.sendAt,
+		ProbeGap: c.probeGap(now), Rate: c.pace.limit(), DialAt: c.dialAt, SendAt: c.sendAt,
 		Addrs: len(c.addrs), Linger: c.linger(now, 0), Counts: c.counts,
 	}
 	c.quota.roll(now, c.bucket())
@@ -99,7 +99,7 @@ func (c *Controller) Snapshot(now time.Time) Snapshot {
 	switch {
 	case c.stop.on && c.stop.probeEvery > 0:
 		s.NextProbe = c.stop.next
-	case c.ceiling > 0:
+	case c.ceiling > 0 && c.ceiling < c.cfg.MaxConns && !c.slowStart && !(c.granted(now) && c.hint.Grant <= c.ceiling):
 		s.NextProbe = c.nextProbe
 	}
 	for i := range c.conns {

@@ -15,8 +15,19 @@ func (c *Controller) Plan(now time.Time, d Demand) Plan {
 		c.addrs[i].planned = 0
 	}
 	ready := max(0, min(d.Ready, demandMax))
-	c.turn.demand(now, ready > 0 || c.busy > 0)
+	if c.turn.demand(now, ready > 0 || c.busy > 0) {
+		c.forgetPlaces(now)
+	}
+	if c.ready < freshMuch && ready >= freshMuch && c.lease.contended() && c.ceiling > 0 {
+		c.gap = c.cfg.ProbeMin
+		c.ready = ready
+		c.scheduleProbe(now, false)
+	}
+	c.ready = ready
 	var p Plan
+	if ready > 0 && c.granted(now) {
+		p.wakeAt(now, c.hint.Until)
+	}
 	c.forgetOthers(now)
 	c.endLeases(now, &p)
 	c.endFull(now)
@@ -34,9 +45,6 @@ func (c *Controller) Plan(now time.Time, d Demand) Plan {
 		c.planTrial(now, &p)
 	default:
 		c.planFlow(now, ready, d.Depth, &p)
-	}
-	if ready > 0 && c.granted(now) {
-		p.wakeAt(now, c.hint.Until)
 	}
 	p.State, p.Reason = c.settle(now)
 	p.Dial = c.dialBuf
@@ -126,10 +134,10 @@ func (c *Controller) planDials(now time.Time, n int, p *Plan) {
 	}
 }
 
-// planProbe tries one connection more than is known to fit, when all that are known to fit are in use and the gap is over.
+// planProbe tries one connection more than is known to fit, when all that are known to fit are in use and the gap is over. While a
+// place is left free for others not all are: a probe would take it.
 func (c *Controller) planProbe(now time.Time, allowed int, p *Plan) {
-	if c.ceiling == 0 || c.slowStart || c.probe != 0 || allowed != c.ceiling || c.established < allowed || // what is left free for others is not taken by a probe either
-
+	if c.ceiling == 0 || c.slowStart || c.probe != 0 || allowed != c.ceiling || c.established < allowed ||
 		allowed >= c.cfg.MaxConns || c.granted(now) && c.hint.Grant <= allowed {
 		return
 	}
@@ -226,6 +234,8 @@ func (c *Controller) current(now time.Time) (State, string) {
 		return Stopped, c.stop.reason
 	case c.sendAt.After(now):
 		return Paused, c.sendReason
+	case c.granted(now) && c.hint.Grant <= 0:
+		return Paused, reasonNoGrant
 	case c.overQuota(now):
 		return Paused, reasonQuota
 	case c.down:

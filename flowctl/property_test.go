@@ -2,7 +2,6 @@ package flowctl
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"math"
@@ -67,90 +66,6 @@ func check(t rapid.TB, c *Controller, now time.Time, ready int, p Plan) {
 	if ready > 0 && atRest && p.Wake.IsZero() && !forever {
 		t.Fatalf("%d ready, nothing under way, and nothing to wait for: %+v", ready, p)
 	}
-}
-
-// Any order of events, of known and unknown connections, sane or not.
-func TestNoOrderOfEventsBreaksAnInvariant(t *testing.T) { rapid.Check(t, anyEvents) }
-
-// FuzzEvents lets the fuzzer choose the events.
-func FuzzEvents(f *testing.F) { f.Fuzz(rapid.MakeFuzz(anyEvents)) }
-
-func anyEvents(t *rapid.T) {
-	maxConns := rapid.IntRange(1, 12).Draw(t, "max")
-	c, err := New(Config{
-		MaxConns:  maxConns,
-		PerSecond: rapid.SampledFrom([]float64{0, 0, 0.5, 30}).Draw(t, "rate"),
-		Scale:     rapid.SampledFrom([]float64{0, 1, 0.1}).Draw(t, "scale"),
-		Gain:      rapid.Bool().Draw(t, "gain"),
-		Patience:  rapid.SampledFrom([]float64{0, 0.1, 3}).Draw(t, "patience"),
-
-		RecipientsPerDay: rapid.SampledFrom([]int{0, 0, 2, 20}).Draw(t, "quota"),
-	}, rapid.Uint64().Draw(t, "seed"), epoch)
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := epoch
-	id := rapid.Map(rapid.IntRange(0, 14), func(n int) ConnID { return ConnID(n) })
-	addr := rapid.SampledFrom([]string{"", "a", "b", "c"})
-	outcome := func(t *rapid.T) Outcome {
-		o := Outcome{
-			Class: Class(rapid.IntRange(0, Classes).Draw(t, "class")), Stage: Stage(rapid.IntRange(0, 10).Draw(t, "stage")),
-			RetryAfter: rapid.SampledFrom([]time.Duration{0, 0, 0, -1, time.Second, math.MaxInt64}).Draw(t, "retry"),
-		}
-		if rapid.Bool().Draw(t, "dated") {
-			o.Started = now.Add(-time.Duration(rapid.IntRange(0, 5000).Draw(t, "ago")) * time.Millisecond)
-		}
-		if rapid.IntRange(0, 2).Draw(t, "fine") == 0 {
-			o.Class = OK
-		}
-		return o
-	}
-	ready := 0
-	t.Repeat(map[string]func(*rapid.T){
-		"time": func(t *rapid.T) {
-			now = now.Add(time.Duration(rapid.SampledFrom([]int{-500, 0, 1, 50, 1000, 30000, 4000000}).Draw(t, "ms")) * time.Millisecond)
-		},
-		"dialStart": func(t *rapid.T) { c.DialStart(now, id.Draw(t, "id"), addr.Draw(t, "addr")) },
-		"dialDone": func(t *rapid.T) {
-			width, established := c.width, c.established
-			o := outcome(t)
-			c.DialDone(now, id.Draw(t, "id"), o)
-			if o.Class == Busy && (c.width < min(width, float64(established), float64(maxConns)) || c.ceiling > 0 && c.ceiling < established && c.loadCut.IsZero()) {
-				t.Fatalf("a refused dial took width %v to %v and ceiling to %d with %d established", width, c.width, c.ceiling, established)
-			}
-		},
-		"sendStart": func(t *rapid.T) { c.SendStart(now, id.Draw(t, "id"), 1, 1) },
-		"sendDone": func(t *rapid.T) {
-			width, cut, o := c.width, c.loadCut, outcome(t)
-			c.SendDone(now, id.Draw(t, "id"), o)
-			if !o.Started.IsZero() && !o.Started.After(cut) && (o.Class == Overload || o.Class == Reputation) && c.width < width {
-				t.Fatalf("an event before the cut took width %v to %v", width, c.width)
-			}
-			if o.Class == Overload && c.width < max(1, width*overloadFactor)-1e-9 {
-				t.Fatalf("one overload took width %v to %v", width, c.width)
-			}
-		},
-		"closed":    func(t *rapid.T) { c.Closed(now, id.Draw(t, "id"), outcome(t)) },
-		"addresses": func(t *rapid.T) { c.SetAddresses(now, rapid.SliceOfN(addr, 0, 4).Draw(t, "addrs")) },
-		"hint": func(t *rapid.T) {
-			c.SetHint(now, Hint{rapid.IntRange(-1, 5).Draw(t, "grant"), now.Add(time.Duration(rapid.IntRange(-5, 20).Draw(t, "for")) * time.Second)})
-		},
-		"stop": func(t *rapid.T) {
-			c.Stop(now, "test", time.Duration(rapid.IntRange(-1, 20).Draw(t, "every"))*time.Second)
-		},
-		"resume": func(t *rapid.T) { c.Resume(now) },
-		"memory": func(t *rapid.T) {
-			b, err := c.MarshalBinary()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := c.Restore(now, b); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"demand": func(t *rapid.T) { ready = rapid.IntRange(-1, 40).Draw(t, "ready") },
-		"":       func(t *rapid.T) { check(t, c, c.now, ready, c.Plan(now, Demand{Ready: ready})) },
-	})
 }
 
 // A caller that does what the plans say, and an upstream that answers anything: the work is never given up.
@@ -226,58 +141,6 @@ func TestTheSameEventsGiveTheSamePlans(t *testing.T) {
 	}
 	if trace(1) == trace(2) {
 		t.Error("another seed gave the same run: chance has no part in it")
-	}
-}
-
-func TestMemorySurvivesARestartAndIsTrustedLess(t *testing.T) {
-	f := calm(t, Config{}, 6)
-	f.gap = 40 * time.Second
-	f.idleLimit, f.idleLimitAt = 20*time.Second, at(1)
-	data, err := f.MarshalBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range []struct {
-		after   float64
-		ceiling int
-		gap     time.Duration
-		linger  time.Duration
-	}{
-		{0, 6, 40 * time.Second, lingerCost}, // a dial was refused a moment ago
-		{1200, 6, 10 * time.Second, lingerCost},
-		{7200, 6, time.Second, lingerCost},
-		{90000, 0, 0, 5 * time.Second},
-	} {
-		g := newFlow(t, Config{})
-		if err := g.Restore(at(1+s.after), data); err != nil {
-			t.Fatal(err)
-		}
-		if p := g.plan(1+s.after, 0); g.ceiling != s.ceiling || g.gap != s.gap || p.Linger != s.linger || p.State != SlowStart {
-			t.Errorf("after %v s: ceiling %d gap %v linger %v state %v, want %+v", s.after, g.ceiling, g.gap, p.Linger, p.State, s)
-		}
-	}
-}
-
-func TestDamagedMemoryChangesNothing(t *testing.T) {
-	f := calm(t, Config{}, 6)
-	data, err := f.MarshalBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := newFlow(t, Config{})
-	try := func(what string, b []byte) {
-		if err := g.Restore(at(5), b); !errors.Is(err, ErrMemory) {
-			t.Errorf("%s: error %v", what, err)
-		}
-		g.want(1, 0)
-	}
-	try("empty", nil)
-	try("short", data[:len(data)-1])
-	try("long", append(bytes.Clone(data), 0))
-	for i := range data {
-		b := bytes.Clone(data)
-		b[i] ^= 0x10
-		try(fmt.Sprintf("byte %d", i), b)
 	}
 }
 

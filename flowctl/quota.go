@@ -1,6 +1,9 @@
 package flowctl
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Many providers count recipients over the last 24 hours, at every moment anew. A token bucket would let twice as many through; so they
 // are counted here as the provider does, to five minutes.
@@ -32,12 +35,43 @@ func (q *quota) roll(now time.Time, bucket int64) {
 	q.newest = max(q.newest, n)
 }
 
-// spend counts n recipients, and gives back when n is negative.
+// spend counts n recipients.
 func (q *quota) spend(n int) {
 	u := &q.used[q.newest%quotaBuckets]
 	was := int64(*u)
-	*u = uint32(min(max(was+int64(n), 0), 1<<32-1))
+	*u = uint32(min(was+int64(n), math.MaxUint32))
 	q.total += int64(*u) - was
+}
+
+// giveBack takes back n recipients that spend counted of late: the newest first.
+func (q *quota) giveBack(n int) {
+	for i := int64(0); i < quotaBuckets && n > 0; i++ {
+		u := &q.used[(q.newest+quotaBuckets-i)%quotaBuckets]
+		back := min(*u, uint32(n))
+		*u -= back
+		q.total -= int64(back)
+		n -= int(back)
+	}
+}
+
+// countedMost is how many transactions in flight on one connection are counted each by itself; no plan allows more.
+const countedMost = 16
+
+// counted has the recipients of the transactions in flight on a connection, oldest first.
+type counted [countedMost]int32
+
+// push adds a transaction, the nth. Beyond the most they are counted with the last.
+func (r *counted) push(n, rcpts int) {
+	u := &r[min(n, countedMost)-1]
+	*u = int32(min(int64(*u)+int64(rcpts), math.MaxInt32))
+}
+
+// pop removes the oldest.
+func (r *counted) pop() int {
+	n := r[0]
+	copy(r[:], r[1:])
+	r[countedMost-1] = 0
+	return int(n)
 }
 
 // quotaLeft returns how many recipients may still be sent to now; when there is none, at is when there will be.
@@ -61,15 +95,14 @@ func (c *Controller) quotaLeft(now time.Time) (left int, at time.Time) {
 	return 0, now.Add(c.cfg.scaled(quotaDay))
 }
 
-// settleQuota gives back what a transaction did not use: the upstream took none of its recipients.
-func (c *Controller) settleQuota(now time.Time, k *conn, class Class) {
-	share := k.rcpts / max(k.sending, 1)
-	k.rcpts -= share
-	if class == OK || class == Unavailable { // an answer that did not come may have been a yes
+// settleQuota gives back what the oldest transaction of a connection did not use: the recipients that the upstream did not take.
+func (c *Controller) settleQuota(now time.Time, k *conn, o Outcome) {
+	unused := k.rcpts.pop() - max(o.Taken, 0)
+	if o.Class == OK || o.Class == Unavailable { // an answer that did not come may have been a yes
 		return
 	}
 	c.quota.roll(now, c.bucket())
-	c.quota.spend(-share)
+	c.quota.giveBack(unused)
 }
 
 // quotaSpent makes the plan wait for the quota, if there is none left.

@@ -36,6 +36,7 @@ const (
 // limits nothing.
 type pace struct {
 	static  float64       // configured; 0: none
+	scale   float64       // Config.Scale
 	ceiling float64       // what was accepted when a transaction was refused for its rate; 0: none was
 	cutAt   time.Time     // the last such refusal that counted
 	short   bool          // the limit, and not the demand, held the last plan back
@@ -64,10 +65,12 @@ func (p *pace) limit() float64 {
 
 // step is what a probe adds. It grows with the root of the ceiling while a refusal takes a part of it: of several processes
 // that share a limit the fast come down and the slow come up.
-func (p *pace) step() float64 { return min(p.more*math.Sqrt(p.ceiling), rateProbeMost*p.ceiling) }
+func (p *pace) step() float64 {
+	return min(p.more*math.Sqrt(p.ceiling/p.scale), rateProbeMost*p.ceiling)
+}
 
-func (p *pace) configure(now time.Time, static float64) {
-	p.static = static
+func (p *pace) configure(now time.Time, static, scale float64) {
+	p.static, p.scale = static, scale
 	p.apply(now)
 }
 

@@ -148,3 +148,11 @@ func TestWhoSharesARateComesToSendTheSame(t *testing.T) {
 		t.Errorf("%.2f and %.2f a second", a.pace.ceiling, b.pace.ceiling)
 	}
 }
+
+// A tenth of all times, and ten times the rate, is the same seen through a lens.
+func TestAScaledRateIsProbedLikeAnyOther(t *testing.T) {
+	plain, scaled := pace{ceiling: 1.4, more: rateProbe, scale: 1}, pace{ceiling: 14, more: rateProbe, scale: .1}
+	if a, b := plain.step()*10, scaled.step(); math.Abs(a-b) > 1e-9 {
+		t.Errorf("a probe adds %v, want %v", b, a)
+	}
+}

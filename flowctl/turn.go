@@ -11,6 +11,8 @@ const (
 	knockPerConn  = 6 * time.Second  // between dials for one connection more: as often as this for each there would be,
 	knockCap      = 20 * time.Second // but not more rarely than this
 	knockAccepted = .3               // of that, after one that was accepted: there may be room for more
+	knockRow      = 6                // accepted in a row mean that others have left: each further one halves the pause,
+	knockHalved   = 4                // so many times at most
 
 	turnFirst = time.Minute       // within this, by chance, the first dial after a turn (Patience)
 	turnLeast = 30 * time.Second  // then the pauses grow with the wait, from this (Patience)
@@ -18,6 +20,8 @@ const (
 	turnFair  = 130 * time.Second // and shrink in proportion to what the wait is beyond this: who has waited longest asks most often (Patience)
 	turnHaste = 20                // down to such a part
 
+	freshFor    = 30 * time.Second       // demand is fresh,
+	freshMuch   = 20                     // and so many messages are much
 	freshFirst  = 500 * time.Millisecond // the first pause of one that was idle before,
 	freshGrowth = .5                     // the later ones as a part of its wait,
 	freshMost   = time.Minute            // up to this
@@ -40,6 +44,12 @@ type turn struct {
 // since returns when the wait began: with the last connection, or with the demand that has had none.
 func (t *turn) since() time.Time { return later(t.ended, t.wanting) }
 
+// shares says whether probes go by the law of those who share for long. Much that is fresh finds out by itself, and faster, what there is:
+// others may have less to send, and be gone soon.
+func (c *Controller) shares(now time.Time) bool {
+	return c.lease.contended() && (c.ready < freshMuch || now.Sub(c.turn.wanting) >= c.cfg.scaled(freshFor))
+}
+
 // turnBegins ends a wait.
 func (c *Controller) turnBegins(now time.Time, k *conn) {
 	t := &c.turn
@@ -56,8 +66,9 @@ func (c *Controller) turnBegins(now time.Time, k *conn) {
 	}
 }
 
-// demand follows whether there is anything to send. Demand that begins anew is fresh: it has had no turn.
-func (t *turn) demand(now time.Time, any bool) {
+// demand follows whether there is anything to send, and says whether that began just now. Demand that begins anew is fresh: it has had
+// no turn.
+func (t *turn) demand(now time.Time, any bool) (fresh bool) {
 	switch {
 	case any && t.wanting.IsZero():
 		t.wanting = now
@@ -68,12 +79,14 @@ func (t *turn) demand(now time.Time, any bool) {
 			t.pause += time.Duration(pauseWeight * float64(now.Sub(t.idle)-t.pause))
 		}
 		t.idle = time.Time{}
+		return true
 	case !any:
-		t.ended = time.Time{}
+		t.ended, t.waits = time.Time{}, false
 		if !t.wanting.IsZero() {
 			t.wanting, t.idle = time.Time{}, now
 		}
 	}
+	return false
 }
 
 // knock returns the pause until the next dial of a process that holds nothing. first: its turn has just ended.

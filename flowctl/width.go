@@ -38,6 +38,7 @@ const (
 	reasonGainTry     = "trying whether more is delivered"
 	reasonNoGain      = "no more was delivered"
 	reasonSeveral     = "several upstreams behind the address, each with its own limit"
+	reasonNoGrant     = "no connection granted"
 	reasonContended   = "others hold connections too"
 	reasonSharing     = "others hold connections too, and there is less than one for each"
 )
@@ -100,7 +101,7 @@ func (c *Controller) disconnected(now time.Time, k *conn) {
 // are established fit. Refusals of dials that began before the last cut are the same event.
 func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 	slow := c.slowStart
-	c.refusedAt = now
+	c.refusedAt, c.lease.row = now, 0
 	c.dialTested(now, k, false)
 	ghosts := 0
 	if o.Started.Sub(c.ghostAt) < c.cfg.scaled(releaseLag) {
@@ -115,7 +116,11 @@ func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 		c.leave(place{until: now, looked: k.look, test: true})
 		return
 	case !c.placeLost(now, k.look):
+		c.pauseDials(now, named(o), reasonRefused)
 		return
+	}
+	if slow {
+		c.lease.yields = c.lease.yields[:0] // the dials of slow start have taken what was left free, or somebody else has
 	}
 	sure := c.held(now)
 	held := sure + ghosts
@@ -129,7 +134,7 @@ func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 	}
 	if o.Started.After(c.countCut) {
 		c.countCut = now
-		if k.probe || !c.lease.contended() || c.gap == 0 {
+		if k.probe || !c.shares(now) || c.gap == 0 {
 			c.gapAfterRefusal(now, k.probe, slow)
 		}
 	}
@@ -142,6 +147,8 @@ func (c *Controller) countRefused(now time.Time, k *conn, o Outcome) {
 		c.pauseDials(now, max(c.knock(now, k.look > 0), named(o)), reasonNoneFree)
 	case to > sure:
 		c.pauseDials(now, max(c.jitter(c.cfg.scaled(refillPause)), named(o)), reasonRefused)
+	default:
+		c.pauseDials(now, named(o), reasonRefused)
 	}
 }
 
@@ -226,7 +233,7 @@ func (c *Controller) growthLimit(now time.Time) int {
 
 func (c *Controller) probeConfirmed(now time.Time) {
 	c.probe = 0
-	if c.lease.contended() {
+	if c.shares(now) {
 		c.scheduleProbe(now, true)
 		return
 	}
@@ -249,7 +256,7 @@ func (c *Controller) gapAfterRefusal(now time.Time, probe, fresh bool) {
 	switch {
 	case c.gap == 0 || fresh:
 		c.gap = c.cfg.ProbeMin
-	case c.lease.contended():
+	case c.shares(now):
 	case probe:
 		c.gap *= 2
 	}
@@ -260,15 +267,26 @@ func (c *Controller) gapAfterRefusal(now time.Time, probe, fresh bool) {
 // scheduleProbe says when one connection more is tried. Where others wait too, all processes dial equally often, and those that hold
 // more less often: so all come to hold the same.
 func (c *Controller) scheduleProbe(now time.Time, accepted bool) {
-	gap := c.spread(c.gap)
-	if c.lease.contended() {
-		gap = min(time.Duration(c.established+1)*c.cfg.scaled(knockPerConn), c.cfg.scaled(knockCap))
-		if accepted {
-			gap = time.Duration(knockAccepted * float64(gap))
-		}
+	gap := c.probeGap(now)
+	switch {
+	case !c.shares(now):
+		gap = c.spread(gap)
+	case accepted:
+		c.lease.row++
+		halved := min(max(c.lease.row-knockRow, 0), knockHalved)
+		gap = c.jitter(time.Duration(knockAccepted*float64(gap)) >> halved)
+	default:
 		gap = c.jitter(gap)
 	}
 	c.nextProbe = now.Add(gap)
+}
+
+// probeGap returns how far probes above the ceiling are apart, without chance; 0: no ceiling is known.
+func (c *Controller) probeGap(now time.Time) time.Duration {
+	if c.ceiling > 0 && c.shares(now) {
+		return min(time.Duration(c.established+1)*c.cfg.scaled(knockPerConn), c.cfg.scaled(knockCap))
+	}
+	return c.gap
 }
 
 // held returns how many connections count as ours: those established, and the places left free that are going to be looked at.

@@ -33,6 +33,7 @@ func (d *dispatcher) result(now time.Time, l *link, r *upstream.Result) {
 	if !r.HandedBack {
 		d.took = signal.Took
 	}
+	signal.Taken = takenRecipients(r)
 	d.flow.SendDone(now, l.id, signal)
 	j.discard()
 	if j.withdrawn {
@@ -54,6 +55,16 @@ func (d *dispatcher) result(now time.Time, l *link, r *upstream.Result) {
 	if r.Signal.Class == flowctl.Misconfigured && r.Signal.Stage == flowctl.StageMail && authRequired(r) {
 		d.hold(now, r.Signal, faultProbe)
 	}
+}
+
+// takenRecipients counts those that the upstream took or may have taken.
+func takenRecipients(r *upstream.Result) (n int) {
+	for _, v := range r.Verdicts {
+		if v.Class == flowctl.OK || v.Unheard {
+			n++
+		}
+	}
+	return n
 }
 
 // overQuota reports whether a recipient was refused for a quota.

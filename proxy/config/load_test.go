@@ -76,8 +76,9 @@ func TestEverySettingCanBeSetInTheEnvironmentAndInTheFile(t *testing.T) {
 		"admin.listen": "unix:/run/a.sock", "time_scale": "0.5", "upstream.profile": "ses",
 		"upstream.recipients_per_transaction": "50", "upstream.rules": "[{class: rate, code: 454}]", "quota.recipients_per_day": "12",
 		"upstream.auth": "plain", "upstream.server_name": "r.example", "upstream.oauth_algorithm": "RS256",
-		"upstream.slowness": "gain", "upstream.window": "auto",
-		"dkim.keys": "[{key_file: ../dkim/testdata/ed25519.pem, selector: s}]",
+		"upstream.window":   "auto",
+		"dkim.keys":         "[{key_file: ../dkim/testdata/ed25519.pem, selector: s}]",
+		"upstream.slowness": "gain", "upstream.patience": "1.5",
 	}
 	elsewhere := []string{fileSetting, "upstream.rules_file", "dkim.keys_file", // need files, or exclude others
 		"upstream.oauth_tenant", "upstream.oauth_token_url", "upstream.oauth_client_id", "upstream.oauth_client_secret",

@@ -81,6 +81,7 @@ var rules = []rule{
 	{word: "quota", text: re(`(` + aPeriod + `).*(` + aLimit + `)|(` + aLimit + `).*(` + aPeriod + `)`), not: re(aboutOne + `|received this hour|minute|second`)},
 	{word: "quota", text: re(`quotaexceeded|\b` + ourLimit + `\b.{0,30}\b(quota|limits?|threshold|credits?)\b.{0,40}\b(exceed\w*|reach\w*|used)|(exceed|reach)\w*.{0,30}\b` + ourLimit + ` (quota|limits?)|\bover (your .{0,20}|(its |the )?` + ourLimit + ` )(quota|limit)|limit on .{0,40}messages.{0,20}exceed|\byou( have|'ve)? (exceeded|reached|used up) (your |its |the )?(\S+ )?(quota|limit|allowance)|credits? exceeded|exceeded (its |the |your )?threshold`),
 		not: re(aboutOne + `|recipients? per (message|e?mail)|\brate|peak|minute|second|thread|connection|session|concurren`)},
+	{word: "quota", stages: atMessage, text: re(`\brp:(orq|trc)\b|\bhl:itc\b`)}, // 163 says only letters: recipients or messages of an hour or a day
 
 	// Who we are.
 	{word: "auth-churn", text: re(`too (many|much) (\S+ ){0,3}(auth\w*|log-?ins?|logons?|sign-?ins?|password)|(auth\w*|log-?ins?|logons?|sign-?ins?)\b.{0,20}\btoo (many|often|frequent)`)},
