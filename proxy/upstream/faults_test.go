@@ -9,8 +9,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/mailweir/mailweir/bench/memconn"
 	"github.com/mailweir/mailweir/flowctl"
 )
 
@@ -74,15 +76,19 @@ func TestNoTroubleConfusesMessages(t *testing.T) {
 					continue // there is no answer at that place
 				}
 				for nth := 1; nth <= 4; nth++ {
-					t.Run(fmt.Sprintf("%s %s %d %s", at.name(), phase, nth, tr.name), func(t *testing.T) { troubleIn(t, at, phase, nth, tr) })
+					name := fmt.Sprintf("%s %s %d %s", at.name(), phase, nth, tr.name)
+					t.Run(name, func(t *testing.T) { troubleIn(t, at, 0, phase, nth, tr) })
+					if at.level == L4 { // many replies come together
+						t.Run(name+", far away", func(t *testing.T) { troubleIn(t, at, 20*time.Millisecond, phase, nth, tr) })
+					}
 				}
 			}
 		}
 	}
 }
 
-func troubleIn(t *testing.T, at rung, phase string, nth int, tr trouble) {
-	r := &relay{offers: chunking, script: map[string]act{fmt.Sprintf("%s %d", phase, nth): tr.act(ordinary[phase])}}
+func troubleIn(t *testing.T, at rung, oneWay time.Duration, phase string, nth int, tr trouble) {
+	r := &relay{offers: chunking, oneWay: oneWay, script: map[string]act{fmt.Sprintf("%s %d", phase, nth): tr.act(ordinary[phase])}}
 	inBubble(t, r, func(t *testing.T) {
 		jobs := letters(5, 2)
 		if phase == "BODY" && at.level < L3 { // the dot must not be on the wire yet
@@ -160,6 +166,62 @@ func TestWhatAnEndLeavesUncertain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A relay that takes a message and says a moment later that it does not: where others are in flight behind it, it shows before the verdict counts.
+// Where none is, its first word stands, as the protocol has it.
+func TestAVerdictIsConfirmedByWhatIsBehind(t *testing.T) {
+	for _, words := range [][2]string{{"250 2.0.0 ok", "554 5.6.0 refused"}, {"554 5.6.0 refused", "250 2.0.0 queued"}} {
+		script := map[string]act{"DOT 1": {reply: words[0], later: words[1], wait: confirmMax / 10, take: map[bool]int{true: 1, false: -1}[words[1][0] == '2']}}
+		r := &relay{offers: chunking, script: script}
+		inBubble(t, r, func(t *testing.T) {
+			jobs := letters(4, 1)
+			results, _ := send(r.connect(t, r.on(t, rung{L4, WindowMax})), jobs...)
+			r.checkTruth(t, jobs[:len(results)], results)
+			if !results[0].Uncertain {
+				t.Errorf("%q: %+v", words, results[0])
+			}
+		})
+	}
+}
+
+// Replies that came together are all heard before anything is sent: else one too many would pass for the answer to what was sent meanwhile.
+func TestNothingIsSentAmidReplies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cl := (&relay{}).on(t, rung{L4, 2})
+		ours, theirs := memconn.Pipe()
+		cl.cfg.Dial = func(context.Context, string, string) (net.Conn, error) { return ours, nil }
+		defer theirs.Close()
+		say := func(text string) {
+			if _, err := io.WriteString(theirs, text); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+		}
+		var conn *Conn
+		go func() { conn, _ = cl.Connect(t.Context(), "") }()
+		say("220 x\r\n")
+		say("250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n")
+		opened := 0
+		feed, results := make(chan *Job, 4), make(chan *Result, 4)
+		for _, j := range letters(4, 1) {
+			open := j.Open
+			j.Open = func() (io.ReadCloser, error) { opened++; return open() }
+			feed <- j
+		}
+		ended := make(chan flowctl.Outcome, 1)
+		go func() { ended <- conn.Run(feed, func(r *Result) { results <- r }) }()
+		say("250 reset\r\n250 2.1.0 a\r\n250 2.1.5 b\r\n250 2.0.0 c\r\n250 reset\r\n250 2.")
+		if opened != 2 || len(results) != 0 {
+			t.Errorf("amid replies %d are sent and %d done", opened, len(results))
+		}
+		say("1.0 a\r\n")
+		if opened != 3 || len(results) != 1 {
+			t.Errorf("after them %d are sent and %d done", opened, len(results))
+		}
+		conn.Cut()
+		<-ended
+	})
 }
 
 // What a server that reads nothing more has not been given whole is handed back.

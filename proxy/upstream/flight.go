@@ -313,9 +313,9 @@ func (c *Conn) take(tx *transaction, h heard) *ending {
 	return nil
 }
 
-// believable tells whether a positive reply to a content can be just that.
+// believable tells whether a positive reply to a content can be just that. One for which MAIL or every RCPT was refused has none to differ from.
 func (c *Conn) believable(tx *transaction, r Reply) bool {
-	return len(tx.taken) > 0 && tx.endsAt <= c.out.written && tx.differs(r)
+	return tx.endsAt <= c.out.written && tx.differs(r)
 }
 
 // differs tells whether a positive reply to the content is another than those to RSET, MAIL and the last recipient, all of which must be known, and

@@ -23,7 +23,8 @@ import (
 // act is what the relay does in place of its ordinary answer.
 type act struct {
 	reply string // sent first; lines end in "\n" here
-	later string // sent a second after it
+	later string // sent a second after it, or wait
+	wait  time.Duration
 	then  string // "": go on; close, reset, stall (reads on), freeze (does not), trickle
 	take  int    // 1: the command is taken whatever the reply, -1: it is not; 0: by the first digit of the reply
 	drip  bool   // an octet of the reply a second
@@ -149,7 +150,10 @@ func (s *session) act(a act) bool {
 		}
 	}
 	if a.later != "" {
-		<-time.After(time.Second)
+		if a.wait == 0 {
+			a.wait = time.Second
+		}
+		<-time.After(a.wait)
 		return s.act(act{reply: a.later, then: a.then})
 	}
 	switch a.then {

@@ -13,7 +13,7 @@ import (
 )
 
 // allRungs are the ways to talk to a relay; at L3 and L4 it has to offer CHUNKING.
-var allRungs = []rung{{L0, 1}, {L1, 1}, {L2, 1}, {L3, 1}, {L4, 4}, {L4, WindowMax}}
+var allRungs = []rung{{L0, 1}, {L1, 1}, {L2, 1}, {L3, 1}, {L4, 2}, {L4, 4}, {L4, WindowMax}}
 
 func (r rung) name() string { return fmt.Sprintf("L%d.%d", r.level, r.window) }
 
@@ -144,6 +144,23 @@ func TestARefusedMailTakesItsContentWithIt(t *testing.T) {
 			r.checkTruth(t, jobs, results)
 			if len(results) != 4 || out.Class != flowctl.OK || len(r.accepted) != 3 || results[1].Verdicts[1].Class != flowctl.Permanent {
 				t.Errorf("%s: %d results, %+v, %d taken", at.name(), len(results), out, len(r.accepted))
+			}
+		})
+	}
+}
+
+// A 250 to a content that is for nobody is the answer to something else.
+func TestNobodysContentIsNotTaken(t *testing.T) {
+	for _, at := range []rung{{L3, 1}, {L4, WindowMax}} {
+		r := &relay{offers: chunking, script: map[string]act{
+			"MAIL 2": {reply: "550 5.1.7 no"}, "RCPT 2": {reply: "250 2.1.5 ok"}, "BDAT 1": {reply: "250 2.0.0 queued"},
+		}}
+		inBubble(t, r, func(t *testing.T) {
+			jobs := letters(3, 1)
+			results, out := send(r.connect(t, r.on(t, at)), jobs...)
+			r.checkTruth(t, jobs[:len(results)], results)
+			if !results[1].Uncertain || out.Class != flowctl.Unavailable {
+				t.Errorf("%s: %+v, %+v", at.name(), results[1], out)
 			}
 		})
 	}
