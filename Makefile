@@ -9,14 +9,14 @@ GOLANGCI    = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.1
 HELM        = go run helm.sh/helm/v3/cmd/helm@v3.22.0
 
 # The build tags of tests that need root, Postfix or much time.
-RIGS        = postfix,backlog,crash,planted,commit,throng
+RIGS        = postfix,backlog,crash,planted,commit,throng,flight
 
 CHART        = charts/mailweir
 CHART_CASES  = emptydir pvc
 HELM_TEMPLATE = $(HELM) template demo $(CHART) --namespace mail --kube-version 1.29.0
 
 .PHONY: build test check fmt vet staticcheck race lint bench bench-commit commit states demo interop backlog crash crash-ci planted \
-        fleet fleet-ci fleet-pictures throng throng-ci throng-unscaled throng-postfix chart chart-golden image clean
+        fleet fleet-ci fleet-pictures throng throng-ci throng-unscaled throng-postfix flight chart chart-golden image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/mailweir ./cmd/mailweir
@@ -113,6 +113,12 @@ throng-unscaled:
 
 throng-postfix:
 	go test -tags=throng,postfix -count=1 -v -timeout 40m -run '^TestBesidePostfix$$' ./bench/throng -service=100ms
+
+# How many messages a connection carries over a distance, on each level of pipelining; as root, with Postfix, see bench/flight. For Exim beside
+# it, whose package excludes Postfix's: apt-get download exim4-daemon-light && dpkg -x exim4-daemon-light_*.deb root, and EXIM=root/usr/sbin/exim4
+EXIM ?=
+flight:
+	go test -tags=flight -count=1 -v -timeout 15m ./bench/flight -exim '$(abspath $(EXIM))'
 
 chart:
 	@set -e; for c in $(CHART_CASES); do \

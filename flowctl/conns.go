@@ -67,13 +67,38 @@ func (c *Controller) idle() int {
 	return n
 }
 
-// ahead returns how many busy connections have nothing queued behind their transaction.
-func (c *Controller) ahead(now time.Time) int {
+// depthDefault is one transaction under way, and one whose commands may travel with the content of the first.
+const depthDefault = 2
+
+// Room returns how many more transactions may be queued on a connection behind the one that it carries out, where it may be given depth of them
+// at once (0: 2); 0 where it carries out none.
+func (c *Controller) Room(now time.Time, id ConnID, depth int) int {
+	k := c.find(id)
+	if k == nil {
+		return 0
+	}
+	return c.roomOn(k, c.sessionCap(c.advance(now)), depth)
+}
+
+func (c *Controller) roomOn(k *conn, sessionCap, depth int) int {
+	if k.retiring || k.sending == 0 {
+		return 0
+	}
+	if depth <= 0 {
+		depth = depthDefault
+	}
+	n := depth - k.sending
+	if sessionCap > 0 {
+		n = min(n, sessionCap-k.sent-k.sending)
+	}
+	return max(n, 0)
+}
+
+// ahead returns how many transactions may be queued behind those that are carried out.
+func (c *Controller) ahead(now time.Time, depth int) int {
 	n, most := 0, c.sessionCap(now)
 	for i := range c.conns {
-		if k := &c.conns[i]; !k.retiring && k.sending == 1 && (most == 0 || k.sent+k.sending < most) {
-			n++
-		}
+		n += c.roomOn(&c.conns[i], most, depth)
 	}
 	return n
 }

@@ -153,6 +153,7 @@ type Hint struct {
 type Demand struct {
 	Ready  int       // messages due now and not yet on a connection
 	Oldest time.Time // since when the oldest of them is due; zero: not known
+	Depth  int       // transactions that one connection may be given at once, with the one that it carries out; 0: 2
 }
 
 // Plan says what may happen now. It describes the state wanted: a plan that was not carried out is
@@ -162,7 +163,7 @@ type Plan struct {
 	Retire []ConnID      // close after the current transaction, feed no more; borrowed until the next call
 	Send   int           // how many further transactions may be started now, each on an idle connection that is not in Retire
 	Try    ConnID        // an idle connection that is to have the first of them: whether it serves is not known; 0: none
-	Ahead  int           // how many more may be queued behind a running one, one a connection; counts for itself, beside Send
+	Ahead  int           // how many more may be queued behind running ones, on connections that have Room; counts for itself, beside Send
 	SendAt time.Time     // earliest time when more may be started, when Send is 0 because of rate, pause, breaker or stop; zero: not known, or now
 	Linger time.Duration // how long an idle connection may be kept; ask again after closing one, the last may stay longer
 	State  State

@@ -38,7 +38,7 @@ func (c *Controller) Plan(now time.Time, d Demand) Plan {
 	case c.allOpen():
 		c.planTrial(now, &p)
 	default:
-		c.planFlow(now, ready, &p)
+		c.planFlow(now, ready, d.Depth, &p)
 	}
 	if p.Send > 0 {
 		p.Try = c.toTry()
@@ -73,7 +73,7 @@ func (c *Controller) room(now time.Time) int {
 func (c *Controller) granted(now time.Time) bool { return c.hint.Until.After(now) }
 
 // planFlow is the ordinary case.
-func (c *Controller) planFlow(now time.Time, ready int, p *Plan) {
+func (c *Controller) planFlow(now time.Time, ready, depth int, p *Plan) {
 	c.probeRate(now)
 	tokens, tokenAt := c.pace.tokens(now)
 	c.pace.short = tokens < ready
@@ -100,7 +100,7 @@ func (c *Controller) planFlow(now time.Time, ready int, p *Plan) {
 	}
 	// What every idle connection, every dial and every dial to come leave over may queue behind a running one.
 	if c.busy <= allowed {
-		p.Ahead = max(0, min(c.ahead(now), ready-max(idle, p.Send)-c.expecting-max(need, 0)))
+		p.Ahead = max(0, min(c.ahead(now, depth), ready-max(idle, p.Send)-c.expecting-max(need, 0)))
 	}
 	if c.toTry() != 0 {
 		p.Ahead = 0 // so that somebody ends, and it is its turn

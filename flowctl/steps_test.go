@@ -380,6 +380,26 @@ func TestWithoutDemandNothingIsDialled(t *testing.T) {
 	}
 }
 
+// With a deeper queue there is more ahead, on each connection no more than it has room for and than its session may carry.
+func TestAheadGoesAsDeepAsAConnectionMay(t *testing.T) {
+	f := calm(t, Config{}, 3)
+	for _, s := range []struct{ ready, depth, ahead int }{{9, 0, 3}, {9, 2, 3}, {9, 3, 6}, {100, 17, 48}, {5, 17, 5}, {9, 1, 0}} {
+		if p := f.Plan(at(1), Demand{Ready: s.ready, Depth: s.depth}); p.Ahead != s.ahead {
+			t.Errorf("%d ready, %d deep: %d ahead, want %d", s.ready, s.depth, p.Ahead, s.ahead)
+		}
+	}
+	f.SendStart(at(1), 2, 1, 1)
+	for id, room := range map[ConnID]int{1: 3, 2: 2, 9: 0} {
+		if n := f.Room(at(1), id, 4); n != room {
+			t.Errorf("connection %d has room for %d, want %d", id, n, room)
+		}
+	}
+	f.cap.most, f.cap.at = 3, at(1)
+	if n := f.Room(at(1), 2, 17); n != 1 {
+		t.Errorf("a session of 3 with 2 under way has room for %d", n)
+	}
+}
+
 func TestAheadIsWhatNoOtherConnectionCanTake(t *testing.T) {
 	f := calm(t, Config{}, 3)
 	for _, s := range []struct{ ready, ahead int }{{0, 0}, {1, 1}, {2, 2}, {9, 3}} {

@@ -93,6 +93,7 @@ func (d *dispatcher) run(stop <-chan struct{}) {
 			for _, l := range d.lanes {
 				l.giveBackPrepared()
 				l.remember(now)
+				l.rememberLadder(now)
 			}
 			return
 		}
@@ -194,7 +195,7 @@ func (d *lane) demand(now time.Time) flowctl.Demand {
 		oldest = d.oldest // it was the oldest before it left the queue
 	}
 	d.oldest = oldest
-	return flowctl.Demand{Ready: d.queue.Ready(now) + len(d.prepared) + d.loading, Oldest: oldest}
+	return flowctl.Demand{Ready: d.queue.Ready(now) + len(d.prepared) + d.loading, Oldest: oldest, Depth: d.depth}
 }
 
 func (d *lane) dial(now time.Time, addr string) {
@@ -274,19 +275,31 @@ func (d *lane) assign(now time.Time, plan flowctl.Plan) (left int) {
 		}
 		d.feed(now, l)
 	}
-	ahead := plan.Ahead
-	for _, l := range d.links {
-		if ahead > 0 && d.took < prefetchPatience/2 && len(d.prepared) > 0 && l.mayQueue() {
-			d.feed(now, l)
-			ahead--
+	for ahead := plan.Ahead; ahead > 0 && len(d.prepared) > 0; ahead-- {
+		l := d.leastQueued(now)
+		if l == nil {
+			break
 		}
+		d.feed(now, l)
 	}
 	return left
 }
 
-// mayQueue reports whether one more job may wait behind the one under way.
-func (l *link) mayQueue() bool {
-	return l.conn != nil && !l.closing && len(l.jobs) == 1
+// leastQueued returns the busy connection on which one more job would wait for the least others; nil: it may wait on none.
+func (d *lane) leastQueued(now time.Time) *link {
+	var best *link
+	for _, l := range d.links {
+		if (best == nil || len(l.jobs) < len(best.jobs) || len(l.jobs) == len(best.jobs) && l.id < best.id) && d.mayQueue(now, l) {
+			best = l
+		}
+	}
+	return best
+}
+
+// mayQueue reports whether one more job may wait behind those under way: its connection has room, and it would not wait for long.
+func (d *lane) mayQueue(now time.Time, l *link) bool {
+	return l.conn != nil && !l.closing && len(l.jobs) > 0 && len(l.jobs) <= l.conn.Window() &&
+		d.took*time.Duration(len(l.jobs)) < prefetchPatience/2 && d.flow.Room(now, l.id, d.depth) > 0
 }
 
 func (l *link) idle() bool { return l.conn != nil && !l.closing && len(l.jobs) == 0 }

@@ -31,9 +31,11 @@ type lane struct {
 	lastConn flowctl.ConnID
 	prepared []*job // loaded, and waiting for a connection
 	loading  int
+	depth    int       // how many jobs one connection may have
 	oldest   time.Time // of what the last plan knew to wait: since when; zero: nothing waited
 	mayWork  bool      // the last plan was for something
 
+	ladderSaved  time.Time     // when that of pipelining was last looked at
 	fuseSaved    time.Duration // what the journal has of the fuse
 	learnt       learnt        // and what it has of the controller
 	held         held
@@ -59,6 +61,7 @@ func (d *lane) keep(now time.Time) {
 	}
 	d.rememberFuse()
 	d.rememberSometimes(now)
+	d.rememberLadder(now)
 }
 
 // pump starts what may be started, and returns when to look again.
@@ -68,6 +71,7 @@ func (d *lane) pump(now time.Time) (wake time.Time) {
 		d.giveBackPrepared()
 	}
 	ready := d.queue.Ready(now)
+	d.depth = d.pool.client.Standing().Window + 1
 	demand := d.demand(now)
 	known := d.resolve(now, demand.Ready > 0 || len(d.links) > 0)
 	if !known {

@@ -19,9 +19,9 @@ import (
 	"github.com/mailweir/mailweir/proxy/upstream"
 )
 
-// maxFed is how many jobs one connection has at most: one under way, and one whose commands may travel with
-// the content of the first.
-const maxFed = 2
+// maxFed is how many jobs one connection has at most: as many under way as a window may hold, and one behind them. Where the window is one,
+// the commands of the second may travel with the content of the first.
+const maxFed = upstream.WindowMax + 1
 
 // link is one connection as the dispatcher sees it. Only the dispatcher touches its fields; the goroutine
 // behind it has the connection and the receiving end of the feed.
@@ -30,8 +30,8 @@ type link struct {
 	addr      string         // that was dialled
 	conn      *upstream.Conn // nil while it is being dialled
 	feed      chan *upstream.Job
-	jobs      []*job // fed and not yet reported, oldest first
-	busySince time.Time
+	jobs      []*job    // fed and not yet reported, oldest first
+	busySince time.Time // when the oldest began to be the oldest
 	idleSince time.Time
 	closing   bool // the feed is closed
 }

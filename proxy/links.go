@@ -99,17 +99,32 @@ func (d *lane) idleLinks() (idle []*link, open int, leaving bool) {
 // takeBackStalled gives to others what waits behind a transaction that does not get on, and returns when to look again.
 func (d *lane) takeBackStalled(now time.Time) (next time.Time) {
 	for _, l := range d.links {
-		if len(l.jobs) < maxFed || l.jobs[maxFed-1].withdrawn {
+		if !l.hasWaiting() {
 			continue
 		}
 		end := l.busySince.Add(prefetchPatience)
 		if !end.After(now) {
-			d.takeBack(l.jobs[maxFed-1])
+			d.takeBackWaiting(l)
 		} else if next.IsZero() || end.Before(next) {
 			next = end
 		}
 	}
 	return next
+}
+
+// hasWaiting reports whether there is something behind the transaction under way that was not taken back.
+func (l *link) hasWaiting() bool {
+	return len(l.jobs) > 1 && slices.ContainsFunc(l.jobs[1:], func(j *job) bool { return !j.withdrawn })
+}
+
+// takeBackWaiting returns to the queue what waits behind the transaction under way, but for what is in flight with it.
+func (d *lane) takeBackWaiting(l *link) {
+	if len(l.jobs) < 2 {
+		return
+	}
+	for _, j := range slices.Backward(l.jobs[1:]) { // each becomes the next in the queue
+		d.takeBack(j)
+	}
 }
 
 // takeBack returns a fed job to the queue, unless its content is being sent. The connection will report it handed back.
@@ -132,9 +147,7 @@ func (d *dispatcher) closeAll() {
 
 func (d *lane) closeAll() {
 	for _, l := range d.links {
-		if len(l.jobs) == maxFed {
-			d.takeBack(l.jobs[maxFed-1])
-		}
+		d.takeBackWaiting(l)
 		l.close()
 	}
 }

@@ -22,8 +22,12 @@ func newCarrier(t *testing.T, links int) *lane {
 	if err != nil {
 		t.Fatal(err)
 	}
+	client, err := upstream.New(upstream.Config{URL: "smtp://relay.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	q := queue.New(queue.Config{}, 1, noon)
-	d := &lane{dispatcher: &dispatcher{queue: q}, name: "default", flow: flow, queue: q.Lane(0), links: map[flowctl.ConnID]*link{}}
+	d := &lane{dispatcher: &dispatcher{queue: q}, name: "default", pool: &pool{client: client}, flow: flow, queue: q.Lane(0), links: map[flowctl.ConnID]*link{}}
 	for id := flowctl.ConnID(1); int(id) <= links; id++ {
 		l := &link{id: id, feed: make(chan *upstream.Job, maxFed), conn: new(upstream.Conn), idleSince: noon.Add(time.Duration(id) * time.Second)}
 		d.links[id] = l

@@ -81,6 +81,13 @@ func (d *lane) logMoves(now time.Time) {
 		// The width moves every few successes while it grows; the others do where it is shared.
 		d.logMove(m, m.What == "width" || t.shared && (m.What == "ceiling" || m.What == "probe"))
 	}
+	for _, s := range d.pool.client.Steps() {
+		log := d.log.Info
+		if s.Down {
+			log = d.log.Warn
+		}
+		log("pipelining", zap.String("what", s.From+" to "+s.To), zap.String("reason", hideAddresses(d.cfg.Log.Addresses, s.Reason)))
+	}
 	if t.stays(now, d.scaled(stateStays)) {
 		d.logMove(t.current, false, zap.Int("repeats", t.tell(now)))
 	}

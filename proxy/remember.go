@@ -12,7 +12,7 @@ import (
 	"github.com/mailweir/mailweir/proxy/admin"
 )
 
-// What outlives the process beside the mail: what the controller learnt and the quota used, and that the fuse has tripped.
+// What outlives the process beside the mail: what the controller learnt and the quota used, the level of pipelining, and that the fuse has tripped.
 
 const (
 	// A kill costs at most what was learnt, and counted of a quota, in rememberEvery; a new limit is written down after
@@ -20,12 +20,15 @@ const (
 	// kilobyte of the journal.
 	rememberEvery = 5 * time.Minute
 	rememberSoon  = 30 * time.Second
+	// What is known of pipelining is believed for a day after it was written down, so that it is written again also where it has not changed.
+	rememberAnew = 6 * time.Hour
 )
 
 // Blobs in the journal; those of an upstream that is not the default one have its name behind them, see blob.
 const (
 	blobFlow   = "flow"   // what the controller learnt
 	blobPauses = "pauses" // when the clock of expiry stood still
+	blobLadder = "ladder" // how much the upstream can be given at once
 	blobFuse   = "fuse"   // since when the fuse has tripped; absent: it has not
 )
 
@@ -50,7 +53,7 @@ func (d *dispatcher) forgetStrangers() {
 	before := string(d.journal.Blob(blobNames))
 	for name := range strings.SplitSeq(before, ",") {
 		if name != "" && !slices.Contains(names, name) {
-			for _, kind := range []string{blobFlow, blobPauses, blobFuse} {
+			for _, kind := range []string{blobFlow, blobLadder, blobPauses, blobFuse} {
 				d.recorder.put((&lane{name: name}).blob(kind), nil)
 			}
 		}
@@ -65,6 +68,11 @@ func (d *lane) restoreBlobs(now time.Time) {
 	if b := d.journal.Blob(d.blob(blobFlow)); b != nil {
 		if err := d.flow.Restore(now, b); err != nil {
 			d.log.Warn("controller state not restored", zap.Error(err))
+		}
+	}
+	if b := d.journal.Blob(d.blob(blobLadder)); b != nil {
+		if err := d.pool.client.Restore(now, b); err != nil {
+			d.log.Warn("level of pipelining not restored", zap.Error(err))
 		}
 	}
 	if b := d.journal.Blob(d.blob(blobPauses)); b != nil {
@@ -113,6 +121,19 @@ func (d *lane) remember(now time.Time) {
 		return
 	}
 	d.recorder.put(d.blob(blobFlow), data)
+}
+
+// rememberLadder has it written down how much the upstream can be given at once.
+func (d *lane) rememberLadder(now time.Time) {
+	age := now.Sub(d.ladderSaved)
+	if !d.ladderSaved.IsZero() && age < d.scaled(rememberSoon) && !d.stopping {
+		return
+	}
+	data, changed := d.pool.client.Memory(now)
+	if changed || d.ladderSaved.IsZero() || age >= rememberAnew {
+		d.recorder.put(d.blob(blobLadder), data)
+	}
+	d.ladderSaved = now
 }
 
 // rememberFuse has it written down that the fuse has tripped, or that it has not, so that a restart does not let the next ten die.

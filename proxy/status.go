@@ -112,7 +112,7 @@ func (d *dispatcher) queueStatus() admin.QueueStatus {
 }
 
 func (d *lane) upstreamStatus(now time.Time) admin.UpstreamStatus {
-	s := d.flow.Snapshot(now)
+	s, st := d.flow.Snapshot(now), d.pool.client.Standing()
 	u := admin.UpstreamStatus{
 		Name: d.name, Address: d.address, Held: d.held.why, Pending: d.queue.Counts().Deliveries, InFlight: d.queue.Counts().InFlight,
 		State: s.State.String(), Reason: s.Reason, States: stateNames,
@@ -121,6 +121,7 @@ func (d *lane) upstreamStatus(now time.Time) admin.UpstreamStatus {
 		Rate: s.Rate, Linger: s.Linger.Seconds(), Addresses: s.Addrs, Down: s.OpenAddrs,
 		LastMove: explainMove(s.LastMove), LastMoveAt: s.LastMove.At, LastReply: s.LastMove.Text,
 		NextProbe: s.NextProbe, ProbeGap: s.ProbeGap.Seconds(), NoDialBefore: s.DialAt, NoSendBefore: s.SendAt,
+		Pipelining: st.Level.String(), Window: st.Window, StepReason: st.Reason, StepUntil: st.Until, StepsDown: st.Downs,
 		Share: s.Share, Waiting: s.Waiting.Seconds(), SessionCap: s.SessionCap, QuotaUsed: s.QuotaUsed, QuotaLimit: s.QuotaLimit,
 		Outcomes: map[string]uint64{}, Dials: d.dials, Transactions: d.transactions, LastError: d.lastError,
 	}

@@ -36,6 +36,8 @@ func (s *session) execute(raw string) error {
 		return s.rcpt(args, line)
 	case "DATA":
 		return s.data(line)
+	case "BDAT":
+		return s.bdat(args, line)
 	case "RSET":
 		return s.rset(line)
 	case "NOOP":
@@ -92,6 +94,7 @@ func (s *session) capabilities() string {
 	offer("SIZE", strconv.FormatInt(s.r.cfg.MaxSize, 10), true)
 	offer("SMTPUTF8", "", true)
 	offer("DSN", "", true)
+	offer("CHUNKING", "", true)
 	offer("ENHANCEDSTATUSCODES", "", true)
 	offer("LIMITS", s.r.cfg.Limits, s.r.cfg.Limits != "")
 	offer("STARTTLS", "", s.mayStartTLS())
@@ -264,6 +267,9 @@ func (s *session) quit(line string) error {
 func (s *session) data(line string) error {
 	own := "354 Go ahead"
 	switch {
+	case s.tx.chunks != nil:
+		s.violated(RuleMixed, line)
+		own = "503 5.5.1 BDAT has begun"
 	case !s.tx.open:
 		if !s.tx.tried {
 			s.violated(RuleOrder, line)

@@ -47,7 +47,7 @@ func (s *session) content() (*content, error) {
 			return nil, err
 		}
 		if first {
-			if err := s.contentBegins(early); err != nil {
+			if err := s.contentBegins(early, true); err != nil {
 				return nil, err
 			}
 		}
@@ -70,13 +70,13 @@ func (s *session) content() (*content, error) {
 	}
 }
 
-// contentBegins waits for the first octet and carries out what the script wants done then. A connection that fails
+// contentBegins waits for the first octet and carries out what the script wants done then. dots: it ends with one, and had to wait for 354. A connection that fails
 // before is left to the read that follows.
-func (s *session) contentBegins(early bool) error {
+func (s *session) contentBegins(early, dots bool) error {
 	if _, err := s.in.Peek(1); err != nil {
 		return nil
 	}
-	if early || s.unheard() {
+	if dots && (early || s.unheard()) {
 		s.violated(RuleEarlyContent, "")
 	}
 	act, _, _ := s.decide(StageContent, "", "")

@@ -93,6 +93,7 @@ const greeted = `
 	S: 250-SIZE 67108864
 	S: 250-SMTPUTF8
 	S: 250-DSN
+	S: 250-CHUNKING
 	S: 250 ENHANCEDSTATUSCODES
 `
 
@@ -186,7 +187,7 @@ func TestDialogs(t *testing.T) {
 			S: 250
 			S: 354
 			S: 250`, 1, []string{RuleEarlyContent}},
-		{"a group without PIPELINING", Config{Without: []string{"PIPELINING", "8BITMIME", "SIZE", "SMTPUTF8", "DSN"}}, `
+		{"a group without PIPELINING", Config{Without: []string{"PIPELINING", "8BITMIME", "SIZE", "SMTPUTF8", "DSN", "CHUNKING"}}, `
 			S: 220
 			C: EHLO x
 			S: 250-relay.example
@@ -203,6 +204,7 @@ func TestDialogs(t *testing.T) {
 			S: 250-
 			S: 250-
 			S: 250-SMTPUTF8
+			S: 250-CHUNKING
 			S: 250 ENHANCEDSTATUSCODES
 			C: MAIL FROM:<a@example.org> RET=HDRS
 			S: 555 5.5.4
@@ -293,15 +295,71 @@ func TestDialogs(t *testing.T) {
 			S: 250-
 			S: 250-
 			S: 250-
-			S: 250 DSN
+			S: 250-DSN
+			S: 250 CHUNKING
 			C: MAIL FROM:<a@example.org>
 			S: 250 Sender OK`, 0, nil},
-		{"unknown verb", Config{}, greeted + `
+		{"a message in a chunk, one behind it", Config{}, greeted + `
+			C: MAIL FROM:<a@example.org>
+			C: RCPT TO:<b@example.net>
 			C: BDAT 3 LAST
+			C: .
+			C: RSET
+			C: MAIL FROM:<a@example.org>
+			C: RCPT TO:<b@example.net>
+			C: BDAT 6 LAST
+			C: x: y
+			S: 250
+			S: 250
+			S: 250 2.0.0 Taken
+			S: 250
+			S: 250
+			S: 250
+			S: 250 2.0.0 Taken`, 2, nil},
+		{"a message in two chunks", Config{}, greeted + `
+			C: MAIL FROM:<a@example.org>
+			C: RCPT TO:<b@example.net>
+			C: BDAT 3
+			C: a
+			C: BDAT 3 LAST
+			C: b
+			S: 250
+			S: 250
+			S: 250 2.0.0 Chunk taken
+			S: 250 2.0.0 Taken`, 1, nil},
+		{"chunks that nobody wants", Config{}, greeted + `
+			C: MAIL FROM:<no address>
+			C: RCPT TO:<b@example.net>
+			C: BDAT 6 LAST
+			C: QUIT
+			C: MAIL FROM:<a@example.org>
+			C: BDAT 6 LAST
+			C: QUIT
+			S: 501
+			S: 503
+			S: 503
+			S: 250
+			S: 554`, 0, []string{RuleSyntax}},
+		{"DATA after a chunk", Config{}, greeted + `
+			C: MAIL FROM:<a@example.org>
+			C: RCPT TO:<b@example.net>
+			C: BDAT 3
+			C: a
+			C: DATA
+			S: 250
+			S: 250
+			S: 250
+			S: 503`, 0, []string{RuleMixed}},
+		{"a chunk of nobody knows how much", Config{}, greeted + `
+			C: BDAT x LAST
+			S: 501`, 0, []string{RuleSyntax}},
+		{"unknown verb", Config{}, greeted + `
+			C: XBDAT 3 LAST
 			S: 500`, 0, []string{RuleNotOffered}},
 		{"AUTH is required", Config{Username: "u", Password: "p"}, `
 			S: 220
 			C: EHLO x
+			S: 250-
 			S: 250-
 			S: 250-
 			S: 250-

@@ -53,6 +53,7 @@ const (
 	RuleEarly        = "command sent before the reply to the last one, without PIPELINING"
 	RuleGroup        = "command in a group after one that must be its last" // RFC 2920 section 3.1
 	RuleBeforeHello  = "talked before the greeting"                         // section 4.3.1
+	RuleMixed        = "DATA after BDAT in one transaction"                 // RFC 3030 section 2
 	RuleEarlyContent = "content sent before the 354"                        // section 3.3
 	RuleStartTLS     = "octets sent in clear after STARTTLS"                // RFC 3207 section 5
 )

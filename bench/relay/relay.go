@@ -29,7 +29,7 @@ const (
 )
 
 // Config describes a relay. The zero value is one without limits that offers PIPELINING, 8BITMIME, SIZE,
-// SMTPUTF8, DSN and ENHANCEDSTATUSCODES.
+// SMTPUTF8, DSN, CHUNKING and ENHANCEDSTATUSCODES.
 type Config struct {
 	Hostname string   // in the greeting; "": relay.example
 	Without  []string // EHLO keywords not to offer, upper case

@@ -57,6 +57,7 @@ type transaction struct {
 	mailParams []string
 	to         []string
 	rcptParams []string
+	chunks     *content // what BDAT has brought so far; nil: nothing
 }
 
 func newSession(r *Relay, id int, conn net.Conn) *session {

@@ -68,7 +68,7 @@ func TestWhatTheFlowControlDoesNotLimitIsNotShown(t *testing.T) {
 	if err := writeStatus(&b, admin.Status{Upstream: u}, noon); err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"addresses", "sharing", "session cap", "quota", "rate", "last move", "token", "next dial", "next message"} {
+	for _, line := range []string{"addresses", "pipelining", "sharing", "session cap", "quota", "rate", "last move", "token", "next dial", "next message"} {
 		if strings.Contains(b.String(), "\n"+line) {
 			t.Errorf("a line %q in:\n%s", line, b.String())
 		}
@@ -90,6 +90,10 @@ func TestStatusExplainsWhatOthersAndQuotasDo(t *testing.T) {
 			"sharing              about 0.25 of one connection, in turns with others; it is our turn\n"},
 		{func(u *admin.UpstreamStatus) { u.Waiting = 61 },
 			"sharing              others hold every connection that there is; waiting for a turn for 1m01s\n"},
+		{func(u *admin.UpstreamStatus) { u.Pipelining, u.Window = "L4", 8 }, "pipelining           L4, window 8\n"},
+		{func(u *admin.UpstreamStatus) {
+			u.Pipelining, u.Window, u.StepReason, u.StepUntil = "L1", 1, "replies fit no command", noon.Add(20*time.Hour)
+		}, "pipelining           L1, window 1, as replies fit no command; more is tried in 20h00m\n"},
 		{func(u *admin.UpstreamStatus) { u.SessionCap = 350 },
 			"session cap          350 messages; then a connection is replaced, as the upstream takes no more over one\n"},
 		{func(u *admin.UpstreamStatus) { u.QuotaUsed, u.QuotaLimit = 40, 100 },

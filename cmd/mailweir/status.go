@@ -110,6 +110,11 @@ func writeUpstream(line func(name, format string, args ...any), u admin.Upstream
 	if u.Share > 0 || u.Waiting > 0 {
 		line("sharing", "%s", sharing(u))
 	}
+	if u.StepReason != "" {
+		line("pipelining", "%s, window %d, as %s; more is tried %s", u.Pipelining, u.Window, u.StepReason, until(now, u.StepUntil))
+	} else if u.Pipelining != "" {
+		line("pipelining", "%s, window %d", u.Pipelining, u.Window)
+	}
 	if u.SessionCap > 0 {
 		line("session cap", "%d messages; then a connection is replaced, as the upstream takes no more over one", u.SessionCap)
 	}

@@ -23,7 +23,7 @@ func someStatus() Status {
 	t0 := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	u := UpstreamStatus{Name: DefaultUpstream, Address: "relay:25", State: "calm", States: []string{"calm", "open"}, Width: 2.5, Ceiling: 4,
 		Max: 20, Connections: 3, Busy: 2, Dialing: 1, Rate: 13.5, Addresses: 2, Down: 1, LastMoveAt: t0, NextProbe: t0.Add(time.Second),
-		Share: 0.5, Waiting: 12, SessionCap: 350, QuotaUsed: 40, QuotaLimit: 100, TokenExpiry: t0.Add(time.Minute),
+		Share: 0.5, Waiting: 12, SessionCap: 350, Pipelining: "L4", Window: 8, StepsDown: 3, QuotaUsed: 40, QuotaLimit: 100, TokenExpiry: t0.Add(time.Minute),
 		Held: "misconfigured: 535", Outcomes: map[string]uint64{"ok": 7, "busy": 1},
 		Hosts: []AddressStatus{{Address: "a.example[192.0.2.1]:25", Up: true, Connections: 3}, {Address: "b.example[192.0.2.2]:25"}}}
 	return Status{

@@ -1,6 +1,11 @@
 package admin
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // What is there for each upstream: the default one and at most sixteen that routes name. Addresses are at most 64 each.
 
@@ -67,6 +72,12 @@ var upstreamMetrics = []metric{
 		func(u *UpstreamStatus) float64 { return u.Share }),
 	upstreamGauge("upstream_waiting_seconds", "For how long mail has waited for a connection while others hold them all; 0 when it does not.",
 		func(u *UpstreamStatus) float64 { return u.Waiting }),
+	upstreamGauge("upstream_pipelining_level", "How much the upstream is given at once, 0 to 4.",
+		func(u *UpstreamStatus) float64 { return pipeliningLevel(u.Pipelining) }),
+	upstreamGauge("upstream_window", "Messages in flight that one connection to the upstream may have.",
+		func(u *UpstreamStatus) float64 { return float64(u.Window) }),
+	upstreamCounter("upstream_pipelining_steps_down_total", "Times that the upstream showed that it cannot be given so much at once.",
+		func(u *UpstreamStatus) float64 { return float64(u.StepsDown) }),
 	upstreamGauge("upstream_session_cap", "Messages after which a connection is replaced, as the upstream showed; 0 when it has not.",
 		func(u *UpstreamStatus) float64 { return float64(u.SessionCap) }),
 	upstreamGauge("upstream_quota_used", "Recipients that the upstream was given in the last 24 hours.",
@@ -111,4 +122,13 @@ func emitState(m *metric, s *Status, out chan<- prometheus.Metric) {
 			out <- prometheus.MustNewConstMetric(m.desc, prometheus.GaugeValue, 1, u.Name, u.State)
 		}
 	}
+}
+
+// pipeliningLevel is the number in "L2"; 0 where there is none.
+func pipeliningLevel(name string) float64 {
+	n, err := strconv.Atoi(strings.TrimPrefix(name, "L"))
+	if err != nil {
+		return 0
+	}
+	return float64(n)
 }

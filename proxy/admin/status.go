@@ -69,15 +69,20 @@ type UpstreamStatus struct {
 	LastMoveAt   time.Time         `json:"last_move_at,omitzero"`
 	LastReply    string            `json:"last_move_reply,omitempty"` // what the upstream said to cause it
 	NextProbe    time.Time         `json:"next_probe,omitzero"`
-	ProbeGap     float64           `json:"probe_gap_seconds"`       // from one probe to the next, without chance, of the ceiling or while held; 0: none is to come
-	NoDialBefore time.Time         `json:"no_dial_before,omitzero"` // zero or past: none withheld
-	NoSendBefore time.Time         `json:"no_send_before,omitzero"` // likewise
-	Share        float64           `json:"share"`                   // of one connection, in the long run, where there is less than one for each process; 0: not so
-	Waiting      float64           `json:"waiting_seconds"`         // for a connection, with mail and none held; 0: not so
-	SessionCap   int               `json:"session_cap"`             // messages after which a connection is replaced, as learnt; 0: not known
-	QuotaUsed    int               `json:"quota_used"`              // recipients in the last 24 hours
-	QuotaLimit   int               `json:"quota_limit"`             // of them, as configured; 0: none
-	Outcomes     map[string]uint64 `json:"outcomes"`                // transactions and dials by class
+	ProbeGap     float64           `json:"probe_gap_seconds"`           // from one probe to the next, without chance, of the ceiling or while held; 0: none is to come
+	NoDialBefore time.Time         `json:"no_dial_before,omitzero"`     // zero or past: none withheld
+	NoSendBefore time.Time         `json:"no_send_before,omitzero"`     // likewise
+	Share        float64           `json:"share"`                       // of one connection, in the long run, where there is less than one for each process; 0: not so
+	Waiting      float64           `json:"waiting_seconds"`             // for a connection, with mail and none held; 0: not so
+	Pipelining   string            `json:"pipelining"`                  // how much it may be given at once: L0 to L4
+	Window       int               `json:"window"`                      // messages in flight that one connection may have
+	StepReason   string            `json:"pipelining_reason,omitempty"` // why it was last made less; "": it was not, or that is forgotten
+	StepUntil    time.Time         `json:"pipelining_until,omitzero"`   // when more may be tried again; zero: no time
+	StepsDown    uint64            `json:"pipelining_steps_down"`       // since the start
+	SessionCap   int               `json:"session_cap"`                 // messages after which a connection is replaced, as learnt; 0: not known
+	QuotaUsed    int               `json:"quota_used"`                  // recipients in the last 24 hours
+	QuotaLimit   int               `json:"quota_limit"`                 // of them, as configured; 0: none
+	Outcomes     map[string]uint64 `json:"outcomes"`                    // transactions and dials by class
 	Dials        uint64            `json:"dials"`
 	LastError    string            `json:"last_error,omitempty"`
 	Token        string            `json:"token,omitempty"` // what became of the last request for one; "": no OAuth

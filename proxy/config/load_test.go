@@ -78,6 +78,7 @@ func TestEverySettingCanBeSetInTheEnvironmentAndInTheFile(t *testing.T) {
 		"upstream.auth": "plain", "upstream.server_name": "r.example", "upstream.oauth_algorithm": "RS256",
 		"upstream.slowness":  "gain",
 		"upstream.patience":  "1.5",
+		"upstream.window":    "auto",
 		"dkim.keys":          "[{key_file: ../dkim/testdata/ed25519.pem, selector: s}]",
 		"routes":             "[{from: a.example, upstream: b, url: 'smtp://b.example'}]",
 		"upstream.eight_bit": "reject",

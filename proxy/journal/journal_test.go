@@ -226,7 +226,7 @@ func TestBlobsKeepTheirLatestValueWithinTheirBounds(t *testing.T) {
 	}
 	must(t, j.PutBlob("0", nil))
 	for range 2 {
-		if got := string(j.Blob("63")); got != "value 127" || j.Blob("0") != nil || len(j.Blob("1")) != len(big) {
+		if got := string(j.Blob(fmt.Sprint(maxBlobs - 1))); got != fmt.Sprint("value ", 2*maxBlobs-1) || j.Blob("0") != nil || len(j.Blob("1")) != len(big) {
 			t.Fatalf("%q %q %d", got, j.Blob("0"), len(j.Blob("1")))
 		}
 		mustClose(t, j)

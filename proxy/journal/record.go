@@ -70,7 +70,7 @@ const (
 	maxQueued        = 1024     // requests handed in and not taken by the writer
 	maxBatchBytes    = 1 << 20  // one write(2), unless a single record is longer
 	maxUnsyncedBytes = 8 << 20  // state records kept in memory until they are synced
-	maxBlobs         = 64       // names
+	maxBlobs         = 128      // names
 	maxBlobName      = 255      // bytes
 	maxBlobBytes     = 64 << 10 // of one blob; of all: SegmentBytes/segmentShare
 )

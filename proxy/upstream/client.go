@@ -10,26 +10,10 @@ import (
 	"context"
 	"errors"
 	"net"
-	"sync/atomic"
 	"time"
 
 	"github.com/mailweir/mailweir/flowctl"
 )
-
-// Level is how much of the protocol may be on the wire unanswered.
-type Level uint32
-
-// The levels; each includes the one before. A Client starts at the highest and goes down one step when the
-// upstream lost count.
-const (
-	L0 Level = iota // one command at a time: no PIPELINING, or something between us masks the banner
-	L1              // {MAIL, RCPT*, DATA}, then the content
-	L2              // {content of n, RSET, MAIL, RCPT*, DATA of n+1} (RFC 2920 section 3.1)
-)
-
-// cutsMax is how many connections in a row may end with two messages on the wire before L2 is blamed for it: a
-// server that restarts cuts one or all of them once, a server that cannot do L2 cuts each.
-const cutsMax = 3
 
 // Client brings connections to one upstream up. It is safe for concurrent use and holds no connection.
 type Client struct {
@@ -39,8 +23,7 @@ type Client struct {
 	tls    *tlsFiles
 	logins *logins
 
-	level atomic.Uint32 // Level
-	cuts  atomic.Int32  // connections in a row that ended with two messages on the wire
+	ladder *ladder
 }
 
 // errSettings is wrapped by errors that only a change of our settings, or of the upstream's, can cure.
@@ -56,11 +39,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	mode, verify := cfg.security(anyImplicit(hosts))
-	c := &Client{cfg: cfg, hosts: hosts, mode: mode, logins: newLogins()}
-	c.level.Store(uint32(L2))
-	if cfg.LevelMax != nil {
-		c.level.Store(uint32(min(L2, *cfg.LevelMax)))
-	}
+	c := &Client{cfg: cfg, hosts: hosts, mode: mode, logins: newLogins(), ladder: newLadder(cfg.window(), cfg.levelMax())}
 	if cfg.OAuth && cfg.Token == nil {
 		return nil, errors.New("upstream: oauth is set, but nothing gives tokens")
 	}
@@ -84,27 +63,11 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Level returns how much pipelining the upstream is trusted with at present.
-func (c *Client) Level() Level { return Level(c.level.Load()) }
+// Standing returns how much pipelining the upstream is trusted with at present.
+func (c *Client) Standing() Standing { return c.ladder.standing() }
 
-// lostCount steps down after a reply that fits no command, on a connection that worked at level used. Connections
-// that find the same out later do not step down again.
-func (c *Client) lostCount(used Level) {
-	if used > L0 {
-		c.level.CompareAndSwap(uint32(used), uint32(used-1))
-	}
-}
-
-// cut counts a connection that ended with two messages on the wire, unless the server gave a reason (nil) or we did it.
-func (c *Client) cut(err error) {
-	if err == nil || errors.Is(err, net.ErrClosed) {
-		return
-	}
-	if c.cuts.Add(1) >= cutsMax {
-		c.cuts.Store(0)
-		c.lostCount(L2)
-	}
-}
+// Steps returns what changed in that since the last call, the oldest first; of very many the first.
+func (c *Client) Steps() []Step { return c.ladder.drain() }
 
 // Connect dials addr, one of Addresses or Resolve, or the URL's first host when addr is "", and brings the session to where MAIL is
 // allowed: greeting, EHLO, STARTTLS, AUTH. Certificates are verified for the host of the URL that addr belongs to.

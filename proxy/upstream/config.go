@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -31,6 +32,7 @@ type Config struct {
 	AgeMax        time.Duration // rotate after; 0: 1 h
 	LevelMax      *Level        // the most that may be on the wire unanswered; nil: what the upstream offers. For tests
 	EightBit      string        // EightBitSend or EightBitReject, for mail declared 8BITMIME to an upstream without it; "": EightBitSend
+	Window        string        // messages that may be in flight on one connection: a number up to WindowMax, or WindowAuto; "": 1
 	Rules         Rules         // come before the built-in ones about what replies mean
 
 	// Token returns an access token for Username, when OAuth is set. rejected is one that the upstream has refused, in place of which
@@ -73,6 +75,31 @@ const (
 
 const ageMaxDefault = time.Hour
 
+// WindowAuto is the value of Config.Window with which the window is learnt.
+const WindowAuto = "auto"
+
+// window returns the number in Window, 0 for WindowAuto, and -1 where it is neither.
+func (c Config) window() int {
+	switch c.Window {
+	case "":
+		return 1
+	case WindowAuto:
+		return 0
+	}
+	if n, err := strconv.Atoi(c.Window); err == nil && n >= 1 && n <= WindowMax && strconv.Itoa(n) == c.Window {
+		return n
+	}
+	return -1
+}
+
+// levelMax returns the most that LevelMax allows.
+func (c Config) levelMax() Level {
+	if c.LevelMax == nil {
+		return L4
+	}
+	return min(L4, *c.LevelMax)
+}
+
 // Validate joins all faults. It reads nothing but c.
 func (c Config) Validate() error {
 	var faults []error
@@ -110,6 +137,9 @@ func (c Config) Validate() error {
 	}
 	if c.AgeMax < 0 {
 		fault("connection_max_age: is negative")
+	}
+	if c.window() < 0 {
+		fault("window: %q is neither %s nor a number from 1 to %d", c.Window, WindowAuto, WindowMax)
 	}
 	t := c.Timeouts
 	if min(t.Connect, t.Greeting, t.Command, t.Data, t.Block, t.Dot) < 0 {

@@ -31,7 +31,7 @@ type Conn struct {
 	tls     string
 	ext     Extensions
 	level   Level // the most that this session can do
-	opened  time.Time
+	born    time.Time
 	expires time.Time
 	sent    atomic.Int64
 
@@ -41,36 +41,52 @@ type Conn struct {
 	owed atomic.Int32 // commands given to the wire and not yet answered
 
 	// Run's.
+	out      *deadlineWriter
 	w        *bufio.Writer
 	timer    *time.Timer
 	broken   error               // the first failed write
 	begun    int                 // transactions begun
-	used     Level               // of the last one
+	used     rung                // of the last one
 	failures int                 // transactions with a refusal
 	domains  map[string]struct{} // of recipients named so far, where the upstream limits them
 	outgrown bool                // a job had only others
 	dirty    bool                // the last transaction did not end with its content taken, so RSET must come first
 	closed   bool                // the feed is
 	lastEnd  time.Time           // when the last reply of the last transaction came
+	heardAt  time.Time           // when the last reply came
 	ahead    []heard             // received by confirm, for await
 	block    []byte
+	held     *Job           // taken from the feed, and to be carried out next; nil: none
+	flying   []*transaction // L3 and L4: taken from the feed and not yet done, oldest first
+	due      time.Time      // when the next reply to one of them must be here
+	fullAt   time.Time      // when the window was last full
+	leaving  *ending        // the server has said 421; nil: it has not
+	blamed   bool           // and a message has it for its answer
+	amid     bool           // more replies came with the last one
 }
 
 func newConn(s *setup) *Conn {
+	now := time.Now()
 	c := &Conn{
 		client:  s.client,
 		raw:     s.raw,
 		conn:    s.conn,
 		ext:     s.ext,
 		br:      s.br,
-		opened:  time.Now(),
-		expires: time.Now().Add(s.client.cfg.AgeMax),
+		born:    now,
+		heardAt: now,
+		expires: now.Add(s.client.cfg.AgeMax),
 		// A reply per command of a group and of the content before it, and then one that is too many or the end:
 		// the reader never waits for Run, which may be writing (RFC 2920 section 3.1 on deadlocks).
 		in: make(chan heard, groupMax+2),
 	}
-	c.w = bufio.NewWriterSize(&deadlineWriter{s.conn, s.client.cfg.Timeouts.Block}, writeBuffer)
-	if s.ext.Pipelining && !s.masked {
+	c.out = &deadlineWriter{conn: s.conn, limit: s.client.cfg.Timeouts.Block}
+	c.w = bufio.NewWriterSize(c.out, writeBuffer)
+	switch {
+	case s.masked || !s.ext.Pipelining:
+	case s.ext.Chunking:
+		c.level = L4
+	default:
 		c.level = L2
 	}
 	if t, ok := s.conn.(*tls.Conn); ok {
@@ -89,6 +105,9 @@ func (c *Conn) Messages() int { return int(c.sent.Load()) }
 // TLS returns version and cipher suite, and whether the certificate went unverified; "": clear text.
 func (c *Conn) TLS() string { return c.tls }
 
+// Window returns how many messages may be in flight at present.
+func (c *Conn) Window() int { return c.pipelining().window }
+
 // Extensions returns what the upstream offers on this connection.
 func (c *Conn) Extensions() Extensions { return c.ext }
 
@@ -100,8 +119,9 @@ func (c *Conn) Cut() {
 
 // deadlineWriter gives each write its own deadline.
 type deadlineWriter struct {
-	conn  net.Conn
-	limit time.Duration
+	conn    net.Conn
+	limit   time.Duration
+	written int64 // octets that were handed over
 }
 
 func (w *deadlineWriter) Write(p []byte) (int, error) {
@@ -109,6 +129,7 @@ func (w *deadlineWriter) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := w.conn.Write(p)
+	w.written += int64(n)
 	if err != nil {
 		return n, err
 	}
@@ -120,9 +141,9 @@ func (w *deadlineWriter) Write(p []byte) (int, error) {
 // may be called once, and returns with the socket closed and its reader joined.
 //
 // done is called on the goroutine of Run, exactly once for each job received from feed, in their order. It may
-// block; the content of the next message is sent only after it has returned. With pipelining the commands of the
-// next message may be on the wire before: a job that is waiting in feed when the content before it has been
-// written is taken along. Run never waits for one.
+// block; no more messages than Window are sent to their end before done has returned for the first of them. With pipelining the commands of
+// one more may be on the wire: a job that is waiting in feed when the content before it has been written is taken along. Run never waits
+// for one.
 //
 // When Run returns, every job it received has had its done. Jobs that are still in feed were not touched and
 // remain the feeder's, who alone knows whether more are coming: stop sending, then drain feed.
@@ -152,39 +173,56 @@ func (c *Conn) Run(feed <-chan *Job, done func(*Result)) flowctl.Outcome {
 
 // work carries out jobs until there are no more, or until the connection ends.
 func (c *Conn) work(feed <-chan *Job, done func(*Result)) *ending {
-	tx, end := c.idle(feed)
-	for end == nil {
-		var next *transaction
-		if next, end = c.transact(tx, feed); next == nil {
-			done(c.result(tx, end))
-			if end == nil {
-				tx, end = c.idle(feed)
-			}
-			continue
+	for {
+		job, end := c.idle(feed)
+		switch {
+		case end != nil:
+		case c.mayFly(job):
+			c.held = job
+			end = c.fly(feed, done)
+		default:
+			end = c.converse(c.begin(job, verbData), feed, done)
 		}
 		if end != nil {
-			c.client.cut(end.err)
+			if job := c.held; job != nil {
+				done(handBack(&transaction{job: job, reused: c.begun > 0, started: time.Now()}))
+			}
+			return end
+		}
+	}
+}
+
+// converse carries out tx, and those after it that were taken along with a content.
+func (c *Conn) converse(tx *transaction, feed <-chan *Job, done func(*Result)) *ending {
+	for {
+		next, end := c.transact(tx, feed)
+		if next == nil {
+			done(c.result(tx, end))
+			return end
+		}
+		if end != nil {
+			c.cut(tx.used, end)
 			done(c.result(tx, end))
 			done(handBack(next))
-			continue
+			return end
 		}
 		if end = c.confirm(next); end != nil && end.shifted {
 			tx.doubt()
 			done(c.result(tx, end))
 			done(handBack(next))
-			continue
+			return end
 		}
 		done(c.result(tx, nil))
 		if end != nil {
 			done(c.result(next, end))
+			return end
 		}
 		tx = next
 	}
-	return end
 }
 
 // idle waits for a job, and for the server to leave.
-func (c *Conn) idle(feed <-chan *Job) (*transaction, *ending) {
+func (c *Conn) idle(feed <-chan *Job) (*Job, *ending) {
 	select {
 	case h := <-c.in: // before a job that would come back at once
 		return nil, c.left(h)
@@ -192,6 +230,10 @@ func (c *Conn) idle(feed <-chan *Job) (*transaction, *ending) {
 	}
 	if why := c.spent(); why != "" {
 		return nil, retire(flowctl.OK, why)
+	}
+	if job := c.held; job != nil {
+		c.held = nil
+		return job, nil
 	}
 	if c.closed {
 		return nil, retire(flowctl.OK, "no more to send")
@@ -206,7 +248,7 @@ func (c *Conn) idle(feed <-chan *Job) (*transaction, *ending) {
 		if !open {
 			return nil, retire(flowctl.OK, "no more to send")
 		}
-		return c.begin(job), nil
+		return job, nil
 	}
 }
 
@@ -239,7 +281,12 @@ func (c *Conn) spent() string {
 }
 
 // pipelining is what this session may do now.
-func (c *Conn) pipelining() Level { return min(c.level, c.client.Level()) }
+func (c *Conn) pipelining() rung {
+	if r := c.client.ladder.rung(); r.level <= c.level {
+		return r
+	}
+	return rung{c.level, 1}
+}
 
 // flush puts on the wire what is buffered. A failure is not reported here: the server may have answered before
 // it, and await tells either way.

@@ -19,7 +19,7 @@ func TestMessagesArriveWholeAtEachLevel(t *testing.T) {
 		r := &relay{offers: pipelining}
 		inBubble(t, r, func(t *testing.T) {
 			cl := r.client(t, Config{})
-			cl.level.Store(uint32(level))
+			stand(cl, level, 1)
 			jobs := letters(20, 3)
 			c := r.connect(t, cl)
 			results, out := send(c, jobs...)
@@ -46,7 +46,7 @@ func TestOneRoundTripPerMessage(t *testing.T) {
 		r := &relay{offers: pipelining, oneWay: 20 * time.Millisecond}
 		inBubble(t, r, func(t *testing.T) {
 			cl := r.client(t, Config{})
-			cl.level.Store(uint32(level))
+			stand(cl, level, 1)
 			c := r.connect(t, cl)
 			start := time.Now()
 			var end time.Time
@@ -111,7 +111,7 @@ func faultIn(t *testing.T, level Level, phase string, nth int, name string, faul
 	r := &relay{offers: pipelining, script: map[string]act{fmt.Sprintf("%s %d", phase, nth): fault}}
 	inBubble(t, r, func(t *testing.T) {
 		cl := r.client(t, Config{})
-		cl.level.Store(uint32(level))
+		stand(cl, level, 1)
 		jobs := letters(4, 1)
 		if phase == "BODY" { // the dot must not be on the wire yet
 			jobs[nth-1].Env.Size = 400_000
@@ -173,7 +173,7 @@ func TestEachRecipientHasItsVerdict(t *testing.T) {
 			r.script["DOT 2"] = replies[final]
 			inBubble(t, r, func(t *testing.T) {
 				cl := r.client(t, Config{})
-				cl.level.Store(uint32(level))
+				stand(cl, level, 1)
 				jobs := letters(3, 3)
 				noneTaken := !slices.Contains(mix, 0)
 				if noneTaken {
@@ -219,7 +219,7 @@ func TestNoContentWhereNobodyWasTaken(t *testing.T) {
 			r := &relay{offers: pipelining, script: map[string]act{verb + " 1": {reply: "550 5.1.3 no"}, "DATA 1": {reply: "354 go on"}}}
 			inBubble(t, r, func(t *testing.T) {
 				cl := r.client(t, Config{})
-				cl.level.Store(uint32(level))
+				stand(cl, level, 1)
 				jobs := letters(2, 1)
 				results, _ := send(r.connect(t, cl), jobs...)
 				if len(results) != 1 || results[0].Verdicts == nil || results[0].Verdicts[0].Class != flowctl.Permanent {
@@ -240,17 +240,17 @@ func TestLosingCountStepsDownOnce(t *testing.T) {
 		cl := r.client(t, Config{})
 		a, b := r.connect(t, cl), r.connect(t, cl)
 		results, _ := send(a, letters(3, 1)...)
-		if len(results) != 2 || !results[1].HandedBack || cl.Level() != L1 {
-			t.Fatalf("%d results, level %d", len(results), cl.Level())
+		if len(results) != 2 || !results[1].HandedBack || cl.Standing().Level != L1 {
+			t.Fatalf("%d results, level %d", len(results), cl.Standing().Level)
 		}
 		send(b, letters(3, 1)...)
-		if cl.Level() != L0 { // it was the same at L1
-			t.Errorf("level %d", cl.Level())
+		if cl.Standing().Level != L0 { // it was the same at L1
+			t.Errorf("level %d", cl.Standing().Level)
 		}
-		cl.lostCount(L2) // somebody who began at L2 and finds out late
+		cl.ladder.lostCount(time.Now(), L2, "") // somebody who began at L2 and finds out late
 		results, out := send(r.connect(t, cl), letters(1, 1)...)
-		if cl.Level() != L0 || len(results) != 1 || out.Class != flowctl.OK {
-			t.Errorf("level %d, %+v", cl.Level(), out)
+		if cl.Standing().Level != L0 || len(results) != 1 || out.Class != flowctl.OK {
+			t.Errorf("level %d, %+v", cl.Standing().Level, out)
 		}
 	})
 }
@@ -263,12 +263,12 @@ func TestLateFinderDoesNotStepDownAgain(t *testing.T) {
 		jobs := letters(2, 1)
 		open := jobs[1].Open
 		jobs[1].Open = func() (io.ReadCloser, error) {
-			cl.lostCount(L2) // by another connection
+			cl.ladder.lostCount(time.Now(), L2, "") // by another connection
 			return open()
 		}
 		results, _ := send(r.connect(t, cl), jobs...)
-		if !results[1].Uncertain || cl.Level() != L1 {
-			t.Errorf("level %d, %+v", cl.Level(), results[1])
+		if !results[1].Uncertain || cl.Standing().Level != L1 {
+			t.Errorf("level %d, %+v", cl.Standing().Level, results[1])
 		}
 	})
 }
@@ -279,7 +279,7 @@ func TestOnlyRepeatedCutsBlameL2(t *testing.T) {
 	inBubble(t, r, func(t *testing.T) {
 		cl := r.client(t, Config{})
 		for i := range cutsMax {
-			if cl.Level() != L2 {
+			if cl.Standing().Level != L2 {
 				t.Fatalf("stepped down after %d", i)
 			}
 			results, _ := send(r.connect(t, cl), letters(2, 1)...)
@@ -287,8 +287,8 @@ func TestOnlyRepeatedCutsBlameL2(t *testing.T) {
 				t.Fatalf("%+v", results)
 			}
 		}
-		if cl.Level() != L1 {
-			t.Errorf("level %d after %d cuts", cl.Level(), cutsMax)
+		if cl.Standing().Level != L1 {
+			t.Errorf("level %d after %d cuts", cl.Standing().Level, cutsMax)
 		}
 	})
 }
@@ -299,7 +299,7 @@ func TestStaleConnectionCostsNothing(t *testing.T) {
 		r := &relay{offers: pipelining, script: map[string]act{"RSET 1": quiet}}
 		inBubble(t, r, func(t *testing.T) {
 			cl := r.client(t, Config{})
-			cl.level.Store(uint32(L1))
+			stand(cl, L1, 1)
 			results, _ := send(r.connect(t, cl), letters(2, 1)...)
 			if len(results) != 2 || !results[1].HandedBack || !results[1].Reused || results[1].Signal.Class != flowctl.IdleClose {
 				t.Errorf("%+v: %+v", quiet, results[1])
@@ -366,7 +366,7 @@ func TestTakenAndClosedIsTaken(t *testing.T) {
 		r := &relay{offers: pipelining, script: map[string]act{"DOT 2": {reply: "250 ok\n421 Maximum message count per session reached", then: "close"}}}
 		inBubble(t, r, func(t *testing.T) {
 			cl := r.client(t, Config{})
-			cl.level.Store(uint32(level))
+			stand(cl, level, 1)
 			jobs := letters(4, 1)
 			results, out := send(r.connect(t, cl), jobs...)
 			r.checkTruth(t, jobs, results)
@@ -415,7 +415,7 @@ func TestAnEarly250DeliversNothing(t *testing.T) {
 			r := &relay{offers: pipelining, script: script}
 			inBubble(t, r, func(t *testing.T) {
 				cl := r.client(t, Config{})
-				cl.level.Store(uint32(level))
+				stand(cl, level, 1)
 				j := letter(1, 1)
 				j.Env.Size = 400_000
 				j.Open = func() (io.ReadCloser, error) { // the dot comes later than the first octets
@@ -455,7 +455,7 @@ func TestClosedConnectionTakesNoJob(t *testing.T) {
 		r := &relay{offers: pipelining, script: map[string]act{"DOT 1": {reply: "250 ok", then: "close"}}}
 		inBubble(t, r, func(t *testing.T) {
 			cl := r.client(t, Config{})
-			cl.level.Store(uint32(L1))
+			stand(cl, L1, 1)
 			feed := make(chan *Job, 2)
 			for _, j := range letters(2, 1) {
 				feed <- j
@@ -776,7 +776,7 @@ func TestManyRecipientsGoInSeveralGroups(t *testing.T) {
 		r := &relay{offers: pipelining, script: map[string]act{"RCPT 300": {reply: "452 4.5.3 too many recipients"}}}
 		inBubble(t, r, func(t *testing.T) {
 			cl := r.client(t, Config{})
-			cl.level.Store(uint32(level))
+			stand(cl, level, 1)
 			jobs := letters(3, 500)
 			results, out := send(r.connect(t, cl), jobs...)
 			r.checkTruth(t, jobs, results)
@@ -809,13 +809,13 @@ func TestAServerThatForgetsWhatFollowsTheContentStepsDown(t *testing.T) {
 		if len(results) != 2 || results[0].HandedBack || !results[1].HandedBack || results[1].Signal.Class != flowctl.IdleClose || out.Class != flowctl.IdleClose {
 			t.Fatalf("%d results, %+v", len(results), out)
 		}
-		if took := time.Since(began); took > aheadMax+2*confirmMax || cl.Level() != L1 {
-			t.Errorf("after %s: level %d", took, cl.Level())
+		if took := time.Since(began); took > aheadMax+2*confirmMax || cl.Standing().Level != L1 {
+			t.Errorf("after %s: level %d", took, cl.Standing().Level)
 		}
 		again := letters(5, 2)[1:]
 		more, out := send(r.connect(t, cl), again...)
-		if out.Class != flowctl.OK || cl.Level() != L1 {
-			t.Errorf("%+v, level %d", out, cl.Level())
+		if out.Class != flowctl.OK || cl.Standing().Level != L1 {
+			t.Errorf("%+v, level %d", out, cl.Standing().Level)
 		}
 		r.checkTruth(t, again, more)
 		r.checkTruth(t, jobs[:2], results[:1])

@@ -28,6 +28,7 @@ func (c *Conn) transact(tx *transaction, feed <-chan *Job) (next *transaction, e
 		next.ahead = true
 		c.offer(next)
 	}
+	tx.row = next != nil || c.held != nil
 	c.flush()
 	r, end := c.await(st, c.client.cfg.Timeouts.Dot)
 	switch {
@@ -36,9 +37,7 @@ func (c *Conn) transact(tx *transaction, feed <-chan *Job) (next *transaction, e
 	case r.positive():
 		c.dirty = next != nil
 		tx.decideRest(st, r, Meaning{})
-		if next != nil {
-			c.client.cuts.Store(0)
-		}
+		c.client.ladder.tell(c.level > L2 && tx.differs(r))
 	case r.negative():
 		tx.refuseAll(st, r)
 	default:
@@ -47,17 +46,22 @@ func (c *Conn) transact(tx *transaction, feed <-chan *Job) (next *transaction, e
 	return next, end
 }
 
-// prefetch takes the next job if one is waiting, so that its commands share a group with the content before it.
+// prefetch takes the next job if one is waiting, so that its commands share a group with the content before it. One that will go in a
+// flight of its own is held until then: more than the window allows must not be in flight.
 func (c *Conn) prefetch(feed <-chan *Job) *transaction {
-	if c.pipelining() < L2 || c.closed || c.spent() != "" {
+	if c.pipelining().level < L2 || c.closed || c.held != nil || c.spent() != "" {
 		return nil
 	}
 	select {
 	case job, open := <-feed:
-		if open {
-			return c.begin(job)
+		switch {
+		case !open:
+			c.closed = true
+		case c.mayFly(job):
+			c.held = job
+		default:
+			return c.begin(job, verbData)
 		}
-		c.closed = true
 	default:
 	}
 	return nil

@@ -3,6 +3,8 @@ package upstream
 import (
 	"errors"
 	"fmt"
+	"net"
+	"time"
 
 	"github.com/mailweir/mailweir/flowctl"
 )
@@ -36,7 +38,7 @@ var errSequence = errors.New("upstream: reply fits no command")
 
 // lost ends the connection because the server no longer follows our commands.
 func (c *Conn) lost(st flowctl.Stage, r Reply) *ending {
-	c.client.lostCount(c.used)
+	c.client.ladder.lostCount(time.Now(), c.used.level, fmt.Sprintf("the reply at %s fits no command: %s", st, r))
 	return endErr(st, fmt.Errorf("%w: %s", errSequence, r))
 }
 
@@ -45,4 +47,17 @@ func (c *Conn) shifted(st flowctl.Stage, r Reply) *ending {
 	end := c.lost(st, r)
 	end.shifted = true
 	return end
+}
+
+// unexplained reports whether the server ended the connection, or let it hang, without a word. What we cut ourselves is not, and what lost
+// count has been told to the ladder already.
+func (e *ending) unexplained() bool {
+	return e.err != nil && !errors.Is(e.err, net.ErrClosed) && !errors.Is(e.err, errSequence)
+}
+
+// cut tells the ladder of a connection that ended with messages in flight.
+func (c *Conn) cut(used rung, end *ending) {
+	if end.unexplained() {
+		c.client.ladder.cut(time.Now(), c.born, used, "connections end with messages in flight: "+end.outcome.Text)
+	}
 }

@@ -8,6 +8,7 @@ import (
 // Extensions are what the upstream offered in its last EHLO. The zero value is what HELO offers.
 type Extensions struct {
 	Pipelining bool
+	Chunking   bool
 	StartTLS   bool
 	EightBit   bool // 8BITMIME
 	UTF8       bool // SMTPUTF8
@@ -29,6 +30,8 @@ func parseExtensions(lines []string) Extensions {
 		switch f[0] {
 		case "PIPELINING":
 			e.Pipelining = true
+		case "CHUNKING":
+			e.Chunking = true
 		case "STARTTLS":
 			e.StartTLS = true
 		case "8BITMIME":

@@ -15,6 +15,7 @@ type heard struct {
 	err   error
 	early bool // the reply answers no command
 	more  bool // nothing else is owed, yet more has come
+	next  bool // more has come with it
 }
 
 // readReplies runs beside Run until the stream ends or a reply comes that was not asked for.
@@ -26,7 +27,7 @@ func (c *Conn) readReplies() {
 			return
 		}
 		left := c.owed.Add(-1)
-		h := heard{reply: r, early: left < 0, more: left == 0 && c.surplus()}
+		h := heard{reply: r, early: left < 0, more: left == 0 && c.surplus(), next: c.br.Buffered() > 0}
 		c.in <- h
 		if h.early {
 			return
@@ -75,6 +76,7 @@ func (c *Conn) judge(st flowctl.Stage, h heard) (Reply, *ending) {
 	case h.early, h.more:
 		return Reply{}, c.shifted(st, h.reply)
 	}
+	c.heardAt = time.Now()
 	return h.reply, nil
 }
 

@@ -23,8 +23,11 @@ import (
 // act is what the relay does in place of its ordinary answer.
 type act struct {
 	reply string // sent first; lines end in "\n" here
-	later string // sent a second after it
+	later string // sent a second after it, or wait
+	wait  time.Duration
 	then  string // "": go on; close, reset, stall (reads on), freeze (does not), trickle
+	take  int    // 1: the command is taken whatever the reply, -1: it is not; 0: by the first digit of the reply
+	drip  bool   // an octet of the reply a second
 }
 
 // relay is a server that keeps the rules, but where its script says otherwise.
@@ -53,7 +56,16 @@ type accepted struct {
 	body string
 }
 
-var pipelining = []string{"PIPELINING", "SIZE 1000000", "8BITMIME"}
+var (
+	pipelining = []string{"PIPELINING", "SIZE 1000000", "8BITMIME"}
+	chunking   = append(pipelining[:3:3], "CHUNKING")
+)
+
+// stand puts a client's ladder on a rung, where it stays but for faults.
+func stand(cl *Client, level Level, window int) {
+	cl.ladder.at, cl.ladder.told, cl.ladder.until = rung{level, window}, true, time.Now().Add(1000*time.Hour)
+	cl.ladder.widest = max(cl.ladder.widest, window)
+}
 
 // client returns a client whose connections the relay serves.
 func (r *relay) client(t *testing.T, cfg Config) *Client {
@@ -124,13 +136,25 @@ func (s *session) do(verb, reply string) bool {
 }
 
 func (s *session) act(a act) bool {
+	if a.drip {
+		for _, b := range []byte(strings.ReplaceAll(a.reply, "\n", "\r\n") + "\r\n") {
+			<-time.After(time.Second)
+			if _, err := s.conn.Write([]byte{b}); err != nil {
+				return false
+			}
+		}
+		return s.act(act{then: a.then})
+	}
 	if a.reply != "" {
 		if _, err := io.WriteString(s.conn, strings.ReplaceAll(a.reply, "\n", "\r\n")+"\r\n"); err != nil {
 			return false
 		}
 	}
 	if a.later != "" {
-		<-time.After(time.Second)
+		if a.wait == 0 {
+			a.wait = time.Second
+		}
+		<-time.After(a.wait)
 		return s.act(act{reply: a.later, then: a.then})
 	}
 	switch a.then {
@@ -207,6 +231,8 @@ func (s *session) command() bool {
 		}
 		takes := s.takes(verb)
 		return s.do(verb, "354 go ahead") && (!takes || s.content())
+	case "BDAT":
+		return s.chunk(arg)
 	case "QUIT":
 		s.do(verb, "221 bye")
 		return false
@@ -248,7 +274,8 @@ func (s *session) auth(arg string) bool {
 // takes tells whether the script lets the verb's next answer be positive.
 func (s *session) takes(verb string) bool {
 	a, scripted := s.script[fmt.Sprintf("%s %d", verb, s.seen[verb]+1)]
-	return !scripted || strings.HasPrefix(a.reply, "2") || strings.HasPrefix(a.reply, "3")
+	said := a.reply + a.later
+	return !scripted || a.take > 0 || a.take == 0 && (strings.HasPrefix(said, "2") || strings.HasPrefix(said, "3"))
 }
 
 func (s *session) content() bool {
@@ -273,13 +300,43 @@ func (s *session) content() bool {
 	if s.forgets {
 		s.br.Discard(s.br.Buffered())
 	}
+	return s.whole(body.String())
+}
+
+// whole ends a content.
+func (s *session) whole(body string) bool {
 	if s.takes("DOT") {
 		s.mu.Lock()
-		s.accepted = append(s.accepted, accepted{s.from, s.rcpts, body.String()})
+		s.accepted = append(s.accepted, accepted{s.from, s.rcpts, body})
 		s.mu.Unlock()
 	}
 	s.mail, s.rcpts = false, nil
 	return s.do("DOT", "250 2.0.0 queued")
+}
+
+// chunk takes the one chunk of a content. Without a recipient it reads and refuses it (RFC 3030 section 2).
+func (s *session) chunk(arg string) bool {
+	var n int
+	if _, err := fmt.Sscanf(arg, "%d LAST", &n); err != nil {
+		return s.do("BDAT", "501 5.5.4 syntax")
+	}
+	s.seen["BODY"]++
+	if a, early := s.script[fmt.Sprintf("BODY %d", s.seen["BODY"])]; early {
+		if _, err := s.br.Peek(min(n, 1)); err != nil || !s.act(a) {
+			return false
+		}
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(s.br, body); err != nil {
+		return false
+	}
+	switch {
+	case !s.mail:
+		return s.do("BDAT", "503 5.5.1 MAIL first")
+	case len(s.rcpts) == 0:
+		return s.do("BDAT", "554 5.5.1 no valid recipients")
+	}
+	return s.whole(string(body))
 }
 
 func between(arg string) string {
@@ -336,6 +393,7 @@ func (r *relay) took(j *Job, i int) (times int) {
 // checkTruth compares what the results say with what the relay knows. It is the promise of this package.
 func (r *relay) checkTruth(t *testing.T, jobs []*Job, results []*Result) {
 	t.Helper()
+	r.wg.Wait() // it may still be at work on what it had read
 	for k, res := range results {
 		if res.Job != jobs[k] {
 			t.Fatalf("result %d is not that of job %d", k, k)

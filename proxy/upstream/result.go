@@ -50,6 +50,9 @@ func (c *Conn) result(tx *transaction, end *ending) *Result {
 	c.lastEnd = now
 	r.Signal.Started, r.Signal.Took = tx.started, now.Sub(from)
 	r.Unreported = c.unreported(tx)
+	if end == nil && !r.HandedBack && len(tx.commands) > 0 {
+		c.client.ladder.answered(now, tx.used, r.Signal.Class == flowctl.OK, tx.row, r.Signal.Took)
+	}
 	return r
 }
 

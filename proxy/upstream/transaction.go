@@ -14,7 +14,8 @@ type transaction struct {
 	job      *Job
 	rules    Rules
 	reused   bool // the connection had served before, or waited so long that it may be stale
-	level    Level
+	used     rung
+	row      bool      // it was one of several that were waiting
 	started  time.Time // when MAIL was written
 	commands []command
 	wrote    int   // commands given to the wire
@@ -31,6 +32,13 @@ type transaction struct {
 	ahead    bool   // its commands went with the content before it
 	back     string // why it is handed back; "": it is not
 	err      error  // our own failure to read the content
+
+	// L3 and L4.
+	chunk   []byte          // the content, until it is written
+	endsAt  int64           // where in all that was written the content ends
+	firstAt time.Time       // when the first reply came
+	endedAt time.Time       // and the last
+	said    [verbData]Reply // the last positive reply to each verb but that of the content
 }
 
 type command struct {
@@ -45,19 +53,24 @@ const (
 	verbMail
 	verbRcpt
 	verbData
+	verbBdat // with the content behind it
 )
 
-var verbStages = [...]flowctl.Stage{flowctl.StageMail, flowctl.StageMail, flowctl.StageRcpt, flowctl.StageData}
+var verbStages = [...]flowctl.Stage{flowctl.StageMail, flowctl.StageMail, flowctl.StageRcpt, flowctl.StageData, flowctl.StageDot}
 
-// begin takes a job over: who of its recipients can be named to this upstream at all, and with which commands.
-func (c *Conn) begin(job *Job) *transaction {
+// begin takes a job over: who of its recipients can be named to this upstream at all, and with which commands. content is the verb that
+// its content is sent with.
+func (c *Conn) begin(job *Job, content verb) *transaction {
 	tx := &transaction{
 		job:      job,
 		rules:    c.client.cfg.Rules,
-		reused:   c.begun > 0 || time.Since(c.opened) >= freshFor,
-		level:    c.pipelining(),
+		reused:   c.begun > 0 || time.Since(c.born) >= freshFor,
+		used:     c.pipelining(),
 		started:  time.Now(),
 		verdicts: make([]Verdict, len(job.To)),
+	}
+	if content == verbData && tx.used.level > L2 { // too large, or the connection may be stale
+		tx.used = rung{L2, 1}
 	}
 	if job.withdrawn() {
 		tx.back = "withdrawn"
@@ -72,18 +85,19 @@ func (c *Conn) begin(job *Job) *transaction {
 		tx.back, c.outgrown = "recipient domains over the upstream's limit", true
 		return tx
 	}
-	if c.begun > 0 && (tx.level > L0 || c.dirty) {
+	if c.begun > 0 && (tx.used.level > L0 || c.dirty) || c.level > L2 && tx.used.level >= L2 {
 		// Without it servers were seen to answer "503 nested MAIL" and to deliver the next message under the sender
-		// of the one before. Alone on the wire it costs a round trip, hence at L0 only where something is left over.
+		// of the one before. Alone on the wire it costs a round trip, hence at L0 only where something is left over. Where messages go
+		// whole its reply is one more to tell that to the content from.
 		tx.commands = append(tx.commands, command{verb: verbRset})
 	}
 	tx.commands = append(tx.commands, command{verb: verbMail})
 	for _, i := range to {
 		tx.commands = append(tx.commands, command{verb: verbRcpt, to: i})
 	}
-	tx.commands = append(tx.commands, command{verb: verbData})
+	tx.commands = append(tx.commands, command{verb: content})
 	c.begun++
-	c.used = tx.level
+	c.used = tx.used
 	return tx
 }
 
@@ -148,6 +162,8 @@ func (c *Conn) line(tx *transaction, cmd command) string {
 		return "RSET\r\n"
 	case verbData:
 		return "DATA\r\n"
+	case verbBdat:
+		return fmt.Sprintf("BDAT %d LAST\r\n", len(tx.chunk))
 	case verbRcpt:
 		to := env.To[tx.job.To[cmd.to]]
 		if !c.ext.UTF8 {
@@ -187,7 +203,7 @@ func (c *Conn) offer(tx *transaction) bool {
 		return false
 	}
 	n := 1
-	if tx.level > L0 {
+	if tx.used.level > L0 {
 		n = groupMax - 1 // and the dot before them
 	}
 	group := tx.commands[tx.wrote:min(tx.wrote+n, len(tx.commands))]
@@ -247,7 +263,7 @@ func (c *Conn) hear(tx *transaction, n int) *ending {
 // unread ends a connection whose server took the content and not the commands behind it: some forget what they had read ahead
 // (seen with chasquid 1.11). Nothing of the transaction has reached it.
 func (c *Conn) unread(st flowctl.Stage) *ending {
-	c.client.lostCount(L2)
+	c.client.ladder.lostCount(time.Now(), L2, "what was sent with a content was not read")
 	return giveUp(st, "no reply to what was sent together with the content before it")
 }
 
@@ -275,6 +291,9 @@ func (c *Conn) answer(tx *transaction, cmd command, r Reply) *ending {
 	if r.negative() && cmd.verb != verbRset && c.outOfStep(tx, cmd, r) {
 		return c.lost(st, r)
 	}
+	if cmd.verb < verbData && r.positive() {
+		tx.said[cmd.verb] = r
+	}
 	switch {
 	case cmd.verb == verbRset && r.positive():
 	case cmd.verb == verbMail && r.positive():
@@ -287,7 +306,9 @@ func (c *Conn) answer(tx *transaction, cmd command, r Reply) *ending {
 		tx.taken = append(tx.taken, cmd.to)
 	case cmd.verb == verbRcpt && r.negative():
 		tx.refuse(cmd.to, st, r)
-	case cmd.verb == verbData && r.negative():
+	case cmd.verb == verbBdat && r.positive() && c.believable(tx, r):
+		tx.decideRest(st, r, Meaning{})
+	case cmd.verb >= verbData && r.negative():
 		tx.refuseAll(st, r)
 	case cmd.verb == verbData && r.Code/100 == 3 && len(tx.taken) > 0:
 		tx.content = true
@@ -305,7 +326,7 @@ func (c *Conn) answer(tx *transaction, cmd command, r Reply) *ending {
 // outOfStep tells a 503 that comes of pipelining from one that says something of the message. After a refused
 // MAIL, or without a recipient, a 503 is what the commands behind it have to get.
 func (c *Conn) outOfStep(tx *transaction, cmd command, r Reply) bool {
-	if r.Code != 503 || tx.level == L0 || cmd.verb > verbMail && !tx.mailed || cmd.verb == verbData && len(tx.taken) == 0 {
+	if r.Code != 503 || tx.used.level == L0 || cmd.verb > verbMail && !tx.mailed || cmd.verb >= verbData && len(tx.taken) == 0 {
 		return false
 	}
 	st := verbStages[cmd.verb]
