@@ -44,7 +44,7 @@ func TestAWindowIsFilled(t *testing.T) {
 	if one := took["1"]; one < messages*windowRTT*9/10 || one > messages*windowRTT*11/10 {
 		t.Errorf("a window of 1: %v", one)
 	}
-	for window, most := range map[string]time.Duration{"4": took["1"] / 3, "16": took["1"] / 9, upstream.WindowAuto: took["1"] / 6} {
+	for window, most := range map[string]time.Duration{"4": took["1"] / 3, "16": took["1"] / 8, upstream.WindowAuto: took["1"] / 6} {
 		if took[window] > most {
 			t.Errorf("a window of %s: %v, want less than %v", window, took[window], most)
 		}
@@ -81,9 +81,11 @@ func TestWhatWaitsBehindAStalledWindowIsSentByOthers(t *testing.T) {
 			return relay.Action{}
 		}}, windowed("4"), func(c *config.Config) { c.Flow.MaxConns = 2 })
 		w.send(1000, 10)
-		w.until(time.Minute, "all but what is in flight", func() bool { return len(w.relay.Ledger()) >= 996 })
-		if n := w.proxy.Status().Queue.InFlight; stalled == 0 || n > 4 {
-			t.Errorf("stalled %d times, %d in flight", stalled, n)
+		w.until(time.Minute, "all but what is in flight", func() bool {
+			return len(w.relay.Ledger()) >= 996 && w.proxy.Status().Queue.InFlight <= 4
+		})
+		if stalled == 0 {
+			t.Error("nothing has stalled, so nothing is shown")
 		}
 		w.settle(time.Hour)
 		if n := len(w.relay.Ledger()); n != 1000 {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/mailweir/mailweir/bench/rig"
 	"github.com/mailweir/mailweir/proxy"
@@ -30,15 +31,19 @@ const (
 	levelLimit     = time.Minute
 )
 
-// levels are the ways to use a connection, each with the EHLO keyword without which it is another.
+// levels are the ways to use a connection, each with the EHLO keywords without which it is another.
 var levels = []struct {
-	name  string
-	most  upstream.Level
-	needs string
+	name   string
+	most   upstream.Level
+	window string
+	needs  []string
 }{
-	{"one command at a time", upstream.L0, ""},
-	{"commands in a group", upstream.L1, "PIPELINING"},
-	{"content and commands in a group", upstream.L2, "PIPELINING"},
+	{"one command at a time", upstream.L0, "1", nil},
+	{"commands in a group", upstream.L1, "1", []string{"PIPELINING"}},
+	{"content and commands in a group", upstream.L2, "1", []string{"PIPELINING"}},
+	{"whole messages", upstream.L3, "1", []string{"PIPELINING", "CHUNKING"}},
+	{"four whole messages", upstream.L4, "4", []string{"PIPELINING", "CHUNKING"}},
+	{"sixteen whole messages", upstream.L4, "16", []string{"PIPELINING", "CHUNKING"}},
 }
 
 // TestEveryServerGetsEveryMessageOnceAndUnaltered sends the same messages to each server in each way that it allows.
@@ -48,13 +53,14 @@ func TestEveryServerGetsEveryMessageOnceAndUnaltered(t *testing.T) {
 			address, taken := s.start(t)
 			offered := offers(t, address)
 			for i, level := range levels {
-				if level.needs != "" && !slices.Contains(offered, level.needs) {
+				if slices.ContainsFunc(level.needs, func(keyword string) bool { return !slices.Contains(offered, keyword) }) {
 					continue
 				}
 				t.Run(level.name, func(t *testing.T) {
 					began := time.Now()
 					all := makeLetters(fmt.Sprintf("%s-%d", s.name, i), s.lines)
-					p := inProcess(t, address, level.most)
+					core, logs := observer.New(zap.InfoLevel)
+					p := inProcess(t, address, level.most, level.window, zap.New(core))
 					sendAll(t, p.Addrs()[0].String(), all)
 					rig.Await(t, levelLimit, "delivery", func() error {
 						if q := p.Status().Queue; q.Pending > 0 || q.Delivered+q.Dead < lettersEach {
@@ -66,6 +72,9 @@ func TestEveryServerGetsEveryMessageOnceAndUnaltered(t *testing.T) {
 						t.Errorf("%+v", q)
 					}
 					compare(t, s, all, taken)
+					if !reached(logs, level.most) {
+						t.Errorf("the level was not reached: %+v", p.Status().Upstream)
+					}
 					t.Logf("%d messages in %.1f s", len(all), time.Since(began).Seconds())
 				})
 			}
@@ -120,14 +129,15 @@ func makeLetters(name string, limit int) []letter {
 }
 
 // inProcess runs a proxy in this process, whose use of the upstream's connections can be capped.
-func inProcess(t *testing.T, address string, most upstream.Level) *proxy.Proxy {
+func inProcess(t *testing.T, address string, most upstream.Level, window string, log *zap.Logger) *proxy.Proxy {
 	t.Helper()
 	cfg := config.Default()
 	cfg.Hostname, cfg.SMTPD.Hostname, cfg.Upstream.Hostname = "mailweir.example", "mailweir.example", "mailweir.example"
 	cfg.SMTPD.Listen, cfg.Journal.Dir = []string{"127.0.0.1:0"}, scratch(t)
 	cfg.Upstream.URL, cfg.Upstream.TLS, cfg.Upstream.LevelMax = "smtp://"+address, "none", &most
+	cfg.Upstream.Window = window
 	cfg.Admin.Listen, cfg.Admin.ProbeListen = "off", "off"
-	p, err := proxy.New(cfg, zap.NewNop(), "test")
+	p, err := proxy.New(cfg, log, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,6 +154,13 @@ func inProcess(t *testing.T, address string, most upstream.Level) *proxy.Proxy {
 		}
 	})
 	return p
+}
+
+// reached reports whether the level was ever used. A proxy begins at L2, and leaves a level also because of what is slow by chance.
+func reached(logs *observer.ObservedLogs, level upstream.Level) bool {
+	return level <= upstream.L2 || slices.ContainsFunc(logs.FilterMessage("pipelining").All(), func(e observer.LoggedEntry) bool {
+		return strings.Contains(fmt.Sprint(e.ContextMap()["what"]), "to "+level.String())
+	})
 }
 
 // sendAll hands all in, in chunks: a message without a line end at its end can be sent in no other way.

@@ -19,7 +19,7 @@ const (
 	confirmMax   = time.Second      // for the replies that confirm a verdict
 	aheadMax     = 20 * time.Second // for the reply to the RSET that went with the content before it, from the reply to that on: nothing is easier to answer
 	lastWordsMax = time.Second      // for the reply of a server that no longer reads
-	freshFor     = time.Second      // a new connection that has waited for longer may have been given up by the server
+	freshFor     = time.Second / 2  // a connection that has been silent for longer may have been given up by the server
 )
 
 // Conn is one session with the upstream, ready for MAIL. Run owns it; the other methods may be called by anybody at any

@@ -16,18 +16,17 @@ import (
 // that nothing can be taken back any more: a job is claimed, and its content read, before its first command is written.
 
 const (
-	flightMax     = 64 << 10        // octets of content, which is read into memory first; beyond it a refused recipient would cost too much
-	windowOctets  = 256 << 10       // unanswered on one connection
-	flightFresh   = 2 * time.Second // after a longer silence the connection may be stale: what is sent whole then would be uncertain
-	flightRcptMax = groupMax - 3    // all commands of a flight are one group
+	flightMax     = 64 << 10     // octets of content, which is read into memory first; beyond it a refused recipient would cost too much
+	windowOctets  = 256 << 10    // unanswered on one connection
+	flightRcptMax = groupMax - 3 // all commands of a flight are one group
 )
 
 var errTooLong = errors.New("upstream: read content: it is longer than its envelope says")
 
-// mayFly tells whether job may go in a flight now.
+// mayFly tells whether job may go in a flight now: not after a silence, since what is sent whole to a server that has left is uncertain.
 func (c *Conn) mayFly(job *Job) bool {
 	return c.pipelining().level >= L3 && c.client.ladder.canTell() &&
-		(len(c.flying) > 0 || time.Since(c.heardAt) <= flightFresh) &&
+		(len(c.flying) > 0 || time.Since(c.heardAt) < freshFor) &&
 		job.size() <= flightMax && len(job.To) <= flightRcptMax
 }
 

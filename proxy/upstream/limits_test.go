@@ -32,9 +32,8 @@ func TestLimitsAreReadAndJunkIsNot(t *testing.T) {
 
 // sendEach feeds jobs to one connection after the other, each until it ends on its own, with what was handed back and what is left of
 // split ones fed again, as the dispatcher does.
-func sendEach(t *testing.T, r *relay, jobs ...*Job) (results []*Result, sessions int) {
+func sendEach(t *testing.T, r *relay, cl *Client, jobs ...*Job) (results []*Result, sessions int) {
 	t.Helper()
-	cl := r.client(t, Config{})
 	for len(jobs) > 0 {
 		if sessions++; sessions > 100 {
 			t.Fatalf("%d jobs left after %d sessions", len(jobs), sessions)
@@ -105,7 +104,7 @@ func (r *relay) counts() (mails, rcpts, domains []int) {
 
 // The upstream's limits are kept: nothing is refused, everybody gets everything once, and nothing is a signal for the width.
 func TestLimitsAreObeyed(t *testing.T) {
-	for _, pipelined := range []string{"PIPELINING", "SIZE"} {
+	for _, at := range allRungs {
 		for _, tc := range []struct {
 			limits                        string
 			sessions, mails, rcpts, names int // at most, of each
@@ -119,8 +118,8 @@ func TestLimitsAreObeyed(t *testing.T) {
 			{"RCPTDOMAINMAX=2", 100, 100, 5, 2},
 			{"RCPTDOMAINMAX=2 RCPTMAX=1 MAILMAX=2", 100, 2, 1, 2},
 		} {
-			t.Run(pipelined+" "+tc.limits, func(t *testing.T) {
-				r := &relay{offers: []string{pipelined, "LIMITS " + tc.limits}}
+			t.Run(at.name()+" "+tc.limits, func(t *testing.T) {
+				r := &relay{offers: append([]string{"LIMITS " + tc.limits}, chunking...)}
 				inBubble(t, r, func(t *testing.T) {
 					jobs := letters(10, 5)
 					for k, j := range jobs {
@@ -128,7 +127,7 @@ func TestLimitsAreObeyed(t *testing.T) {
 							j.Env.To[i].Addr = fmt.Sprintf("r%d.%d@d%d.example", i, k+1, (i+k/3)%3)
 						}
 					}
-					results, sessions := sendEach(t, r, jobs...)
+					results, sessions := sendEach(t, r, r.on(t, at), jobs...)
 					for _, res := range results {
 						if res.Signal.Class != flowctl.OK {
 							t.Errorf("signal %+v", res.Signal)

@@ -229,7 +229,7 @@ func TestAfterASilenceAMessageIsNotSentWhole(t *testing.T) {
 	r := &relay{offers: chunking}
 	inBubble(t, r, func(t *testing.T) {
 		feed, results, ended := feedOpen(r.connect(t, r.on(t, rung{L3, 1})))
-		for k, wait := range []time.Duration{0, time.Second, 3 * time.Second, 0} {
+		for k, wait := range []time.Duration{0, freshFor / 2, freshFor, 0} {
 			<-time.After(wait)
 			feed <- letter(k+1, 1)
 			<-results
