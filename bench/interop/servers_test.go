@@ -100,8 +100,9 @@ func serve(t *testing.T, user uint32, environ []string, name string, args ...str
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What is started below is alone in a namespace of processes, and ends with the first of them.
-	cmd := exec.Command("unshare", append([]string{"--mount", "--pid", "--fork", "--kill-child", "setpriv",
+	// What is started below is alone in a namespace of processes, and ends with the first of them; that one with unshare, and unshare with us.
+	// Whoever changes the user ceases to end with its parent, so setpriv has to say it again.
+	cmd := exec.Command("unshare", append([]string{"--mount", "--pid", "--fork", "--kill-child", "setpriv", "--pdeathsig=KILL",
 		fmt.Sprintf("--reuid=%d", user), fmt.Sprintf("--regid=%d", user), "--clear-groups", name}, args...)...)
 	cmd.Env = append(os.Environ(), environ...)
 	cmd.Stdout, cmd.Stderr = log, log
