@@ -81,7 +81,7 @@ func TestEverySettingCanBeSetInTheEnvironmentAndInTheFile(t *testing.T) {
 		"upstream.window":    "auto",
 		"dkim.keys":          "[{key_file: ../dkim/testdata/ed25519.pem, selector: s}]",
 		"routes":             "[{from: a.example, upstream: b, url: 'smtp://b.example'}]",
-		"upstream.eight_bit": "reject",
+		"upstream.eight_bit": "reject", "upstream.discard_ehlo": "chunking,DSN",
 	}
 	elsewhere := []string{fileSetting, "upstream.rules_file", "dkim.keys_file", "routes_file", // need files, or exclude others
 		"upstream.oauth_tenant", "upstream.oauth_token_url", "upstream.oauth_client_id", "upstream.oauth_client_secret",

@@ -2,6 +2,7 @@ package config
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/mailweir/mailweir/flowctl"
 	"github.com/mailweir/mailweir/proxy/oauth"
@@ -174,6 +175,9 @@ var settings = []setting{
 	{key: "upstream.eight_bit", env: "MAILWEIR_UPSTREAM_EIGHT_BIT", value: upstream.EightBitSend, oneOf: []string{upstream.EightBitSend, upstream.EightBitReject},
 		doc: "What becomes of mail declared as 8BITMIME where the upstream does not offer that: sent as it is, or dead with 5.6.3.",
 		at:  func(c *Config) any { return &c.Upstream.EightBit }},
+	{key: "upstream.discard_ehlo", env: "MAILWEIR_UPSTREAM_DISCARD_EHLO", example: "CHUNKING", empty: "none",
+		doc: "Extensions that count as not offered, for an upstream that gets them wrong, separated by commas; of " + strings.Join(upstream.EhloKeywords, ", ") + ".",
+		at:  func(c *Config) any { return &c.Upstream.DiscardEHLO }},
 	{key: "upstream.rules", env: "MAILWEIR_UPSTREAM_RULES", empty: "only the built-in ones",
 		doc: "Your own rules about what replies mean, a YAML list; the first that fits wins, before the built-in ones.",
 		at:  func(c *Config) any { return &c.UpstreamRules }},

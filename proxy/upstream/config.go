@@ -30,6 +30,7 @@ type Config struct {
 	Timeouts      Timeouts      // zero fields mean RFC 5321's
 	MessagesMax   int           // rotate after so many; 0: only what the upstream shows
 	AgeMax        time.Duration // rotate after; 0: 1 h
+	DiscardEHLO   []string      // keywords of EhloKeywords that count as not offered, for relays that get them wrong
 	LevelMax      *Level        // the most that may be on the wire unanswered; nil: what the upstream offers. For tests
 	EightBit      string        // EightBitSend or EightBitReject, for mail declared 8BITMIME to an upstream without it; "": EightBitSend
 	Window        string        // messages that may be in flight on one connection: a number up to WindowMax, or WindowAuto; "": 1
@@ -131,6 +132,11 @@ func (c Config) Validate() error {
 	}
 	if c.EightBit != "" && c.EightBit != EightBitSend && c.EightBit != EightBitReject {
 		fault("eight_bit: %q is neither %s nor %s", c.EightBit, EightBitSend, EightBitReject)
+	}
+	for _, k := range c.DiscardEHLO {
+		if !slices.Contains(EhloKeywords, strings.ToUpper(k)) {
+			fault("discard_ehlo: %q is not one of %s", k, strings.Join(EhloKeywords, ", "))
+		}
 	}
 	if c.MessagesMax < 0 {
 		fault("messages_per_connection: is negative")

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -19,12 +20,19 @@ type Extensions struct {
 	Auth       []string // mechanisms, upper case
 }
 
-// parseExtensions reads the lines of an EHLO reply (RFC 5321 section 4.1.1.1); keywords are case-insensitive.
-func parseExtensions(lines []string) Extensions {
+// EhloKeywords are those that Config.DiscardEHLO may hold: without them mail is sent in another way, or refused here. TLS and logins are not
+// among them, which have settings of their own.
+var EhloKeywords = []string{"PIPELINING", "CHUNKING", "8BITMIME", "SMTPUTF8", "DSN", "SIZE", "LIMITS"}
+
+// parseExtensions reads the lines of an EHLO reply (RFC 5321 section 4.1.1.1), but for the keywords in discard; keywords are case-insensitive.
+func parseExtensions(lines, discard []string) Extensions {
 	var e Extensions
 	for i, l := range lines {
 		f := strings.Fields(strings.ToUpper(l))
 		if i == 0 || len(f) == 0 { // the first line is the server's name
+			continue
+		}
+		if slices.ContainsFunc(discard, func(k string) bool { return strings.EqualFold(k, f[0]) }) {
 			continue
 		}
 		switch f[0] {

@@ -24,7 +24,7 @@ func TestLimitsAreReadAndJunkIsNot(t *testing.T) {
 		{"LIMITS WHATEVER=3 RCPTMAX=x RCPTMAX=2 =7", Limits{Rcpts: 2}},
 		{"LIMITSX RCPTMAX=2", Limits{}},
 	} {
-		if got := parseExtensions([]string{"relay.example", tc.line}).Limits; got != tc.want {
+		if got := parseExtensions([]string{"relay.example", tc.line}, nil).Limits; got != tc.want {
 			t.Errorf("%s: %+v, want %+v", tc.line, got, tc.want)
 		}
 	}

@@ -59,6 +59,33 @@ func TestMessagesArriveWholeOnEachRung(t *testing.T) {
 }
 
 // A round trip of 40 ms: a lone message costs two at L2 and one at L3; of many each costs one at L2 and L3, and a window of 16 carries 16 in it.
+// An operator knows better than the relay: what is discarded is not used.
+func TestADiscardedKeywordIsNotOffered(t *testing.T) {
+	for keyword, want := range map[string]Level{"": L4, "chunking": L2, "PIPELINING": L0} {
+		r := &relay{offers: append([]string{"SIZE 1000", "DSN"}, chunking...)}
+		inBubble(t, r, func(t *testing.T) {
+			cfg := Config{DiscardEHLO: []string{"SIZE"}}
+			if keyword != "" {
+				cfg.DiscardEHLO = append(cfg.DiscardEHLO, keyword)
+			}
+			cl := r.client(t, cfg)
+			stand(cl, L3, 1)
+			c := r.connect(t, cl)
+			jobs := letters(2, 1)
+			jobs[1].Env.Size = 5000 // more than the relay says it takes
+			if _, out := send(c, jobs...); out.Class != flowctl.OK || len(r.accepted) != 2 {
+				t.Errorf("%q: %d taken, %+v", keyword, len(r.accepted), out)
+			}
+			if c.level != want || strings.Contains(strings.Join(r.lines, " "), "SIZE=") || !c.Extensions().DSN {
+				t.Errorf("%q: up to %v, %q", keyword, c.level, r.lines)
+			}
+		})
+	}
+	if err := (Config{URL: "smtp://relay.example", DiscardEHLO: []string{"STARTTLS"}}).Validate(); err == nil {
+		t.Error("STARTTLS cannot be discarded: that is what the settings of TLS are for")
+	}
+}
+
 func TestRoundTripsOfAFlight(t *testing.T) {
 	const rtt = 40 * time.Millisecond
 	took := func(at rung, n int) (d time.Duration) {

@@ -119,7 +119,7 @@ func (s *setup) hello() *fault {
 		return f
 	}
 	if r.positive() {
-		s.ext = parseExtensions(lines)
+		s.ext = parseExtensions(lines, s.client.cfg.DiscardEHLO)
 		return nil
 	}
 	if r.Code/100 != 5 {
