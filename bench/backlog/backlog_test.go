@@ -6,13 +6,12 @@ import (
 	"cmp"
 	"flag"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/mailweir/mailweir/bench/rig"
 	"github.com/mailweir/mailweir/bench/source"
 )
 
@@ -39,31 +38,7 @@ const (
 // binary is the path of the mailweir under test.
 var binary string
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) (code int) {
-	dir, err := os.MkdirTemp("", "backlog-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "backlog:", err)
-		return 1
-	}
-	defer func() {
-		if err := os.RemoveAll(dir); err != nil {
-			fmt.Fprintln(os.Stderr, "backlog:", err)
-			code = 1
-		}
-	}()
-	binary = filepath.Join(dir, "mailweir")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "github.com/mailweir/mailweir/cmd/mailweir")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "backlog: build: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { rig.Main(m, &binary) }
 
 func TestABacklogIsNotNoticed(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "journal")

@@ -6,9 +6,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -29,34 +26,7 @@ const (
 
 var binary string // path of the mailweir under test
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) (code int) {
-	if _, err := exec.LookPath("postfix"); err != nil || os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "flight: these tests need Postfix, and root to start it")
-		return 1
-	}
-	dir, err := os.MkdirTemp("", "flight-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "flight:", err)
-		return 1
-	}
-	defer func() {
-		if err := os.RemoveAll(dir); err != nil {
-			fmt.Fprintln(os.Stderr, "flight:", err)
-			code = 1
-		}
-	}()
-	binary = filepath.Join(dir, "mailweir")
-	if err := rig.Build(binary); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { rig.Main(m, &binary, rig.NeedsPostfix) }
 
 // TestThreePlacesFarAway is about a relay with places for three connections and a round trip of 50 ms. mailweir is not told of either.
 func TestThreePlacesFarAway(t *testing.T) {

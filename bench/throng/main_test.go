@@ -5,9 +5,6 @@ package throng
 import (
 	"errors"
 	"flag"
-	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -30,30 +27,7 @@ var (
 // binary is the path of the mailweir under test.
 var binary string
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) (code int) {
-	dir, err := os.MkdirTemp("", "throng-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "throng:", err)
-		return 1
-	}
-	defer func() {
-		if err := os.RemoveAll(dir); err != nil {
-			fmt.Fprintln(os.Stderr, "throng:", err)
-			code = 1
-		}
-	}()
-	binary = filepath.Join(dir, "mailweir")
-	if err := errors.Join(valid(), rig.Build(binary)); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { rig.Main(m, &binary, valid) }
 
 func valid() error {
 	if *weirs < 1 || *bulk < 1 || *bulk >= *weirs || *limit < 1 || *service <= 0 || *scale <= 0 || *measure <= 0 || *trickle <= 0 {
