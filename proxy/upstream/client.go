@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/mailweir/mailweir/flowctl"
@@ -23,7 +24,8 @@ type Client struct {
 	tls    *tlsFiles
 	logins *logins
 
-	ladder *ladder
+	ladder  *ladder
+	offered atomic.Uint32 // Level that the last session allows
 }
 
 // errSettings is wrapped by errors that only a change of our settings, or of the upstream's, can cure.
@@ -40,6 +42,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	mode, verify := cfg.security(anyImplicit(hosts))
 	c := &Client{cfg: cfg, hosts: hosts, mode: mode, logins: newLogins(), ladder: newLadder(cfg.window(), cfg.levelMax())}
+	c.offered.Store(uint32(L4))
 	if cfg.OAuth && cfg.Token == nil {
 		return nil, errors.New("upstream: oauth is set, but nothing gives tokens")
 	}
@@ -63,8 +66,14 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Standing returns how much pipelining the upstream is trusted with at present.
-func (c *Client) Standing() Standing { return c.ladder.standing() }
+// Standing returns how much pipelining the upstream is trusted with at present, and offers.
+func (c *Client) Standing() Standing {
+	st := c.ladder.standing()
+	if offered := Level(c.offered.Load()); offered < st.Level {
+		st.Level, st.Window = offered, 1
+	}
+	return st
+}
 
 // Steps returns what changed in that since the last call, the oldest first; of very many the first.
 func (c *Client) Steps() []Step { return c.ladder.drain() }

@@ -89,6 +89,7 @@ func newConn(s *setup) *Conn {
 	default:
 		c.level = L2
 	}
+	s.client.offered.Store(uint32(c.level))
 	if t, ok := s.conn.(*tls.Conn); ok {
 		st := t.ConnectionState()
 		c.tls = tls.VersionName(st.Version) + " " + tls.CipherSuiteName(st.CipherSuite)

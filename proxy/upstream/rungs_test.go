@@ -76,6 +76,9 @@ func TestADiscardedKeywordIsNotOffered(t *testing.T) {
 			if _, out := send(c, jobs...); out.Class != flowctl.OK || len(r.accepted) != 2 {
 				t.Errorf("%q: %d taken, %+v", keyword, len(r.accepted), out)
 			}
+			if got := cl.Standing().Level; got != min(want, L3) {
+				t.Errorf("%q: it is said to be at %v", keyword, got)
+			}
 			if c.level != want || strings.Contains(strings.Join(r.lines, " "), "SIZE=") || !c.Extensions().DSN {
 				t.Errorf("%q: up to %v, %q", keyword, c.level, r.lines)
 			}
