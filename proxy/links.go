@@ -34,27 +34,32 @@ func (d *lane) retire(now time.Time, ids []flowctl.ConnID) {
 // recall takes back what a connection was fed and has not begun with. A message whose commands are on the wire goes on: taking it
 // back would cost the session.
 func (d *lane) recall(now time.Time, l *link) {
-	began := len(l.jobs)
-	for range l.jobs {
-		select {
-		case _, open := <-l.feed: // the connection takes the oldest first, so what is left in here are the latest
-			if open { // or it is leaving already, and what it holds it has begun with
-				began--
-			}
-		default:
-		}
-	}
-	for _, j := range slices.Backward(l.jobs[began:]) { // each becomes the next in the queue
+	for _, j := range slices.Backward(l.unfed()) { // each becomes the next in the queue
 		d.flow.SendDone(now, l.id, flowctl.Outcome{Class: flowctl.IdleClose, Stage: flowctl.StageIdle})
 		if !j.withdrawn {
 			j.discard()
 			d.queue.Return(j.delivery.Ref, j.delivery.Since)
 		}
 	}
-	l.jobs = l.jobs[:began]
-	if began == 0 {
+	if len(l.jobs) == 0 {
 		l.idleSince = now
 	}
+}
+
+// unfed empties the feed and returns what was in it, the oldest first. The connection may take one while we take those before and
+// behind it, so that only the jobs themselves tell which of them came back.
+func (l *link) unfed() (back []*job) {
+	for range l.jobs {
+		select {
+		case j, open := <-l.feed:
+			if open { // or it is leaving already, and what it holds it has begun with
+				back = append(back, j.Tag.(*job))
+			}
+		default:
+		}
+	}
+	l.jobs = slices.DeleteFunc(l.jobs, func(j *job) bool { return slices.Contains(back, j) })
+	return back
 }
 
 // closeIdle closes connections that have been idle for linger, and returns when the next one will have been. Those for which

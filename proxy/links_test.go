@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -103,6 +104,7 @@ func feedTwo(t *testing.T, d *lane, l *link, begun int) {
 		d.queue.Add(noon, id+1, noon, 1, []queue.Group{{Key: "a"}})
 		next, _ := d.queue.Next(noon)
 		j := &job{delivery: next}
+		j.Tag = j
 		d.prepared = append(d.prepared, j)
 		d.feed(noon, l)
 	}
@@ -143,6 +145,38 @@ func TestAHoldTakesNothingFromAConnectionThatIsLeaving(t *testing.T) {
 	d.hold(noon, flowctl.Outcome{Text: "535 no"}, time.Minute)
 	if len(l.jobs) != 1 || d.queue.Ready(noon) != 1 || d.flow.Snapshot(noon).Busy != 1 {
 		t.Errorf("%d jobs stay and %d are queued again, %d busy", len(l.jobs), d.queue.Ready(noon), d.flow.Snapshot(noon).Busy)
+	}
+}
+
+// The connection goes on taking jobs while they are taken back: each is with one of the two, and both know with whom.
+func TestWhatIsTakenBackIsNotWhatTheConnectionTakesMeanwhile(t *testing.T) {
+	for round := range 2000 {
+		l := &link{feed: make(chan *upstream.Job, maxFed)}
+		for range maxFed {
+			j := &job{}
+			j.Tag = j
+			l.jobs = append(l.jobs, j)
+			l.feed <- &j.Job
+		}
+		stop, taken := make(chan struct{}), make(chan []*job)
+		go func() {
+			var js []*job
+			defer func() { taken <- js }()
+			for {
+				select {
+				case j := <-l.feed:
+					js = append(js, j.Tag.(*job))
+				case <-stop:
+					return
+				}
+			}
+		}()
+		all := slices.Clone(l.jobs)
+		back := l.unfed()
+		close(stop)
+		if with := <-taken; !slices.Equal(with, l.jobs) || len(back)+len(with) != len(all) {
+			t.Fatalf("round %d: %d came back, %d are thought to be with the connection, %d are", round, len(back), len(l.jobs), len(with))
+		}
 	}
 }
 
