@@ -25,11 +25,13 @@ func TestStatusIsALineForEachQuestion(t *testing.T) {
 		Signing: admin.SigningStatus{Keys: 2, Signed: 9, Unsigned: map[string]uint64{"from": 1, "domain": 0},
 			Unusable: []string{"dkim: key not usable: s._domainkey.a.example: cannot be read: permission denied"}},
 		Front: admin.FrontStatus{Connections: 2, Total: 8, Refused: map[string]uint64{"452 4.3.1": 3}},
+		Restart: admin.RestartStatus{Files: "routes_file /r.yaml", Refused: "config: 1 fault; route 1"},
 	}
 	want := `version              v1.2.3, up 1d02h
 ready                draining
 draining             yes
 held                 misconfigured: 535 no?[2J
+restart needed       changed: routes_file /r.yaml (config: 1 fault; route 1)
 pending              3 messages in 4 deliveries, 2 in flight, 1 deferred
 oldest               1h30m
 next due             in 1m01s
