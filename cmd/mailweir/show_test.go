@@ -24,7 +24,7 @@ func TestStatusIsALineForEachQuestion(t *testing.T) {
 		Journal: admin.JournalStatus{Dir: "/j", Bytes: 100, MaxBytes: 1 << 30, Segments: 2, Damaged: 1, Error: "no space"},
 		Signing: admin.SigningStatus{Keys: 2, Signed: 9, Unsigned: map[string]uint64{"from": 1, "domain": 0},
 			Unusable: []string{"dkim: key not usable: s._domainkey.a.example: cannot be read: permission denied"}},
-		Front: admin.FrontStatus{Connections: 2, Total: 8, Refused: map[string]uint64{"452 4.3.1": 3}},
+		Front:   admin.FrontStatus{Connections: 2, Total: 8, Refused: map[string]uint64{"452 4.3.1": 3}},
 		Restart: admin.RestartStatus{Files: "routes_file /r.yaml", Refused: "config: 1 fault; route 1"},
 	}
 	want := `version              v1.2.3, up 1d02h
