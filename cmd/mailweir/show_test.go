@@ -122,13 +122,13 @@ func TestStatusExplainsWhatOthersAndQuotasDo(t *testing.T) {
 func TestEntriesAreAligned(t *testing.T) {
 	rows := []admin.Entry{
 		{ID: "01J", From: "app@example.com", To: []string{"a@x.org"}, Size: 1536, Received: before(time.Hour), State: "deferred",
-			Attempts: 12, Next: noon.Add(30 * time.Second), Reason: "451 4.7.1 later"},
+			Attempts: 12, Next: noon.Add(30 * time.Second), Upstream: "bulk", Reason: "451 4.7.1 later"},
 		{ID: "01JABC", To: []string{"b@x.org", "c@x.org"}, ToMore: 50, Size: 7, Received: before(time.Second), State: "due", Next: before(time.Second),
 			Reason: "\x1b]0;owned\x07 \u202e"},
 	}
-	want := `ID      AGE    SIZE     STATE     ATTEMPTS  NEXT    FROM               TO                     REASON
-01J     1h00m  1.5 KiB  deferred  12        in 30s  <app@example.com>  <a@x.org>              451 4.7.1 later
-01JABC  1s     7 B      due       0         now     <>                 <b@x.org> and 51 more  ?]0;owned? ?
+	want := `ID      AGE    SIZE     STATE     UPSTREAM  ATTEMPTS  NEXT    FROM               TO                     REASON
+01J     1h00m  1.5 KiB  deferred  bulk      12        in 30s  <app@example.com>  <a@x.org>              451 4.7.1 later
+01JABC  1s     7 B      due       -         0         now     <>                 <b@x.org> and 51 more  ?]0;owned? ?
 (the oldest 2; --max shows more)
 `
 	var b strings.Builder

@@ -158,7 +158,7 @@ type Entry struct {
 	State    string    `json:"state"` // due, in flight, deferred, dead
 	Attempts int       `json:"attempts"`
 	Next     time.Time `json:"next,omitzero"`
-	Upstream string    `json:"upstream,omitempty"` // where it goes
+	Upstream string    `json:"upstream,omitempty"` // where it goes by the routes in force, DefaultUpstream or as they name it; "": it is dead
 	Reason   string    `json:"reason,omitempty"`   // the last reply
 }
 
