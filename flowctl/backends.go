@@ -6,7 +6,9 @@ import "time"
 // connections fit; and the look at a place that was left free is likely not to find it, though nobody took it.
 //
 // So now and then a look that was refused is repeated at once. Where all places are taken it is refused again, for one is seldom given
-// up in just that moment; where there are several backends it mostly leads to another one.
+// up in just that moment; where there are several backends it mostly leads to another one. Others with single messages give places back
+// all the time, and a repeated look finds one of those often enough: so it takes most of many tests, and who is wrong all the same
+// holds nearly everything until as many tests say so.
 
 // Constants of this test. All times scale with Config.Scale.
 const (
@@ -14,9 +16,9 @@ const (
 	testRare     = 16                     // down to one of so many as long as nearly all are refused again,
 	testWithin   = 100 * time.Millisecond // at once
 	testBeside   = 3                      // connections held: with fewer there is nothing to gain
-	testWindow   = 12                     // tests are judged together,
-	testAccepted = 6                      // of which so many are accepted where there are several;
-	testStill    = 2                      // with fewer than these that is no longer believed
+	testWindow   = 20                     // tests are judged together,
+	testAccepted = 12                     // of which so many are accepted where there are several;
+	testStill    = 3                      // with fewer than these that is no longer believed
 	severalLooks = 8                      // at a place before it is given up, where there are several
 )
 

@@ -68,7 +68,7 @@ func times(n int, class Class) []Class {
 
 func TestLooksThatFindAPlaceAtTheNextMomentTellOfSeveralBackends(t *testing.T) {
 	f := crowded(t, 6)
-	f.repeat(10, OK, Busy, OK, OK, Busy, OK, OK)
+	f.repeat(10, append(times(testWindow-testAccepted, Busy), times(testAccepted-1, OK)...)...)
 	if f.lease.backends.several || f.state == Calm {
 		t.Fatalf("%v: %s, want no conclusion yet", f.state, f.stateReason)
 	}

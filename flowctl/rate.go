@@ -44,11 +44,28 @@ type pace struct {
 
 	since    time.Time // the beginning of the measurement
 	accepted int       // transactions since
+	last     verdict   // of the last measurement that moved the ceiling
 
 	probing int           // transactions that the probe under way still wants; 0: there is none
 	more    float64       // what the next probe sends more, as a part of the ceiling
 	gap     time.Duration // between probes
 	probeAt time.Time     // of the next
+}
+
+// verdict is a measurement that a refusal ended, and the ceiling before it. Transactions that were under way then belong to it when they are
+// accepted: of a burst that is answered together the refusals may be heard first.
+type verdict struct {
+	was      float64 // 0: there was no ceiling
+	accepted int
+	took     time.Duration // 0: it moved no ceiling, or another one was found since
+}
+
+func (v verdict) ceiling() float64 {
+	got := float64(max(v.accepted, 1)) / v.took.Seconds()
+	if v.was == 0 {
+		return got
+	}
+	return max(min(got, v.was*rateShave), v.was*(1-rateCut))
 }
 
 // limit returns transactions a second; 0: no limit.
@@ -136,19 +153,23 @@ func (c *Controller) rateRefused(now time.Time, o Outcome) {
 		return
 	}
 	was, got := p.ceiling, p.measured(now, c.cfg.scaled(rateShortest))
-	p.cutAt = now
+	p.cutAt, p.last = now, verdict{}
 	switch {
 	case was == 0 && got == 0: // too early to know a rate: it must begin anew
 		if o.RetryAfter == 0 {
 			c.pauseSends(now, c.jitter(c.rateWait.next(now, c.cfg.scaled(rateMin), c.cfg.scaled(rateMax))), reasonRate)
 		}
 		return
-	case was == 0:
-		p.ceiling, p.gap = got, c.cfg.scaled(rateProbeMin)
 	case p.probing > 0:
 		p.gap = min(2*p.gap, c.cfg.scaled(rateProbeMax)) // the ceiling was right
+	case got == 0:
+		p.ceiling = was * rateShave
 	default:
-		p.ceiling = max(min(got, was*rateShave), was*(1-rateCut))
+		if was == 0 {
+			p.gap = c.cfg.scaled(rateProbeMin)
+		}
+		p.last = verdict{was, p.accepted, now.Sub(p.since)}
+		p.ceiling = p.last.ceiling()
 	}
 	c.rateMoved(now, was, reasonRate, o.Text)
 }
@@ -163,7 +184,7 @@ func (c *Controller) cutRate(now time.Time, reason, text string) {
 	if was == 0 {
 		return
 	}
-	p.ceiling, p.gap, p.cutAt = was/2, c.cfg.scaled(rateProbeMin), now
+	p.ceiling, p.gap, p.cutAt, p.last = was/2, c.cfg.scaled(rateProbeMin), now, verdict{}
 	c.rateMoved(now, was, reason, text)
 }
 
@@ -191,12 +212,19 @@ func (c *Controller) rateAccepted(now, started time.Time) {
 			p.measure(started)
 		}
 	}
+	if p.last.took > 0 && !started.After(p.cutAt) {
+		p.last.accepted++
+		p.ceiling = max(p.last.ceiling(), rateLeast)
+		p.apply(now)
+		return
+	}
 	p.accepted++
 	if p.probing == 0 || started.Before(p.probeAt) {
 		return
 	}
 	if p.probing--; p.probing == 0 {
 		was := p.ceiling
+		p.last = verdict{}
 		p.ceiling += p.step()
 		p.more = min(2*p.more, rateProbeMost)
 		p.gap = c.cfg.scaled(rateProbeMin)

@@ -46,6 +46,40 @@ func TestARefusedRateIsRememberedAsWhatWasAccepted(t *testing.T) {
 	}
 }
 
+// Of a burst that is answered together the refusals may be heard first.
+func TestWhatWasUnderWayAtARefusalBelongsToWhatWasAccepted(t *testing.T) {
+	f := newFlow(t, Config{})
+	f.connect(0, 42)
+	f.pour(0, 20, 5)
+	for id := ConnID(2); id <= 42; id++ {
+		f.SendStart(at(19.9), id, 1, 1)
+	}
+	f.SendDone(at(20), 2, Outcome{Class: RateLimited, Stage: StageDot, Started: at(19.9)})
+	f.wantRate("100 in 20 s were accepted so far", 5)
+	for id := ConnID(3); id <= 42; id++ {
+		f.SendDone(at(20), id, Outcome{Class: OK, Stage: StageDot, Started: at(19.9)})
+	}
+	f.wantRate("and 40 more", 7)
+	if f.pace.accepted != 0 {
+		t.Errorf("%d of them count twice", f.pace.accepted)
+	}
+	f.SendStart(at(21), 1, 1, 1)
+	f.SendDone(at(21.5), 1, Outcome{Class: OK, Stage: StageDot, Started: at(21)})
+	f.wantRate("one that was begun later", 7)
+	if f.pace.accepted != 1 {
+		t.Errorf("%d count for the next measurement, want 1", f.pace.accepted)
+	}
+	now := f.probe1(23)
+	for id := ConnID(1); id <= 42; id++ {
+		f.SendStart(at(now), id, 1, 1)
+	}
+	f.SendDone(at(now+.5), 1, Outcome{Class: RateLimited, Stage: StageDot, Started: at(now)})
+	for id := ConnID(3); id <= 42; id++ {
+		f.SendDone(at(now+.5), id, Outcome{Class: OK, Stage: StageDot, Started: at(now)})
+	}
+	f.wantRate("a probe is refused, and what was under way with it accepted", 7)
+}
+
 func TestOneRateRefusalCountsInTwoSeconds(t *testing.T) {
 	f := limited(t)
 	now := f.pour(20, .8, 10)

@@ -635,9 +635,14 @@ func TestARateThatOthersMeetTooIsKept(t *testing.T) {
 	in(t, func(t *testing.T) {
 		w := newWorld(t, relay.Config{RatePerSecond: 14, RateBurst: 14, ServiceTime: 100 * time.Millisecond})
 		ledger := w.send(3000, 20)
-		time.Sleep(3 * time.Minute)
-		if u := w.proxy.Status().Upstream; u.Rate < 10 || u.Rate > 16 {
-			t.Errorf("%v a second: %+v", u.Rate, u)
+		time.Sleep(time.Minute)
+		before := w.relay.Counters()
+		time.Sleep(2 * time.Minute)
+		after := w.relay.Counters()
+		// What is allowed at a moment goes up and down, since more is tried now and then; what counts is what comes of it.
+		taken, refused := float64(after.Taken-before.Taken)/120, after.Throttled-before.Throttled
+		if taken < 10 || refused > 24 {
+			t.Errorf("of 14 a second %.1f were taken, and %d in two minutes refused: %+v", taken, refused, w.proxy.Status().Upstream)
 		}
 		w.settle(time.Hour)
 		w.arrived(ledger)

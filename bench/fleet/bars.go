@@ -101,7 +101,7 @@ func fallAndRise() bar {
 				countUnder("refused in the 10 min", 50, func(r *model.Result) float64 { return float64(r.Sum(fall, rise).Refused) }),
 				utilOver(.94, func(r *model.Result) float64 { return r.Util(fall, rise, 5) }),
 				// One probe in 15 s is what 50 refusals in ten minutes allow, so who is unlucky waits for so long.
-				timeUnder("back to 90 %", 10, func(r *model.Result) float64 { return r.Reaches(.9, 20, rise, end).Seconds() }).knownAt(10, 18),
+				timeUnder("back to 90 %", 10, func(r *model.Result) float64 { return r.Reaches(.9, 20, rise, end).Seconds() }).knownAt(10, 17),
 			},
 			Rivals: []string{"aimd", "postfix"},
 			Sketch: &sketch{File: "limit-falls", Rival: "aimd", Panels: []view{
@@ -142,10 +142,13 @@ func shared() bar {
 	for _, v := range []struct {
 		pods                  int
 		jain, util, perSecond float64
-		lowest                float64 // Jain that one seed is known to have
-	}{{2, .99, .91, .2, .93}, {7, .96, .935, .7, .91}, {15, .96, .945, 1.2, .91}, {40, .945, .955, 2.5, .895}} {
+	}{{2, .99, .91, .2}, {7, .96, .935, .7}, {15, .96, .945, 1.2}, {40, .945, .955, 2.5}} {
+		fair := jainOver(v.jain)
+		if v.pods == 2 {
+			fair = fair.knownAt(v.jain, .915) // one seed in 200 is beyond the tolerance
+		}
 		b.Trials = append(b.Trials, share(v.pods, 20, time.Hour,
-			jainOver(v.jain).knownAt(v.jain, v.lowest), utilOver(v.util, util(20)), countUnder("refused per s", v.perSecond, refusedPerSecond)))
+			fair, utilOver(v.util, util(20)), countUnder("refused per s", v.perSecond, refusedPerSecond)))
 	}
 	return b
 }
@@ -157,7 +160,7 @@ func many() bar {
 
 func narrow() bar {
 	return bar{No: 7, Name: "pods share 3 slots", Trials: []trial{
-		share(10, 3, time.Hour, jainOver(.82).knownAt(.82, .7), utilOver(.93, util(3)), show("refused per s", plain, refusedPerSecond)),
+		share(10, 3, time.Hour, jainOver(.82).knownAt(.82, .73), utilOver(.93, util(3)), show("refused per s", plain, refusedPerSecond)),
 		share(100, 3, 2*time.Hour, jainOver(.95), utilOver(.93, util(3)), show("refused per s", plain, refusedPerSecond)),
 	}}
 }

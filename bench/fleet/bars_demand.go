@@ -62,7 +62,7 @@ func mixed() bar {
 				Server: model.Server{Limit: 20}, For: warm + time.Hour, Warm: warm,
 			},
 			Figures: []figure{
-				timeUnder("p50", .3, latency(.5)), timeUnder("p99", 10, latency(.99)).knownAt(10, 60), utilOver(.9, util(20)),
+				timeUnder("p50", .3, latency(.5)), timeUnder("p99", 10, latency(.99)), utilOver(.9, util(20)),
 				show("refused per s", plain, refusedPerSecond),
 			},
 			Rivals: []string{"aimd", "postfix", "budget"},

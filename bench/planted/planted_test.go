@@ -12,7 +12,7 @@ import (
 )
 
 // known is how many bugs there are at least.
-const known = 32
+const known = 39
 
 func TestEveryPlantedBugIsCaught(t *testing.T) {
 	bugs := readBugs(t, "testdata/*.txt")
