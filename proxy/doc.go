@@ -11,7 +11,7 @@
 // it can be believed; links.go closes, hold.go holds and resumes, secrets.go looks for the cure; moves.go tells the log,
 // remember.go the next start, what was learnt. record.go is what all of them leave in the journal, recorder.go writes it,
 // recover.go reads it at the start, and recovered.go and fate.go are how it keeps a million messages meanwhile. morgue.go keeps
-// the dead; status.go and pulse.go say how things are.
+// the dead; status.go and pulse.go say how things are, and restart.go that the configuration has changed.
 //
 //	application ─► smtpd ─► accept ─► journal (write, sync) ─► 250
 //	                           │
@@ -23,10 +23,10 @@
 // # Who owns which goroutine
 //
 // Run starts and joins: one a listener and one a client (smtpd), the dispatcher, the loaders and one a connection (pool, one a
-// lane), one that asks for names and one that looks at files while a login is held (pool too), one a signature that a loader
-// makes (dkim), the recorder, the journal's writer, syncer and keeper, and the two HTTP servers (admin). Nothing else starts
-// one. The dispatcher never waits for the network, and for the disk only when maxUnwritten decisions do; everybody else reaches
-// it by post.
+// lane), one that asks for names and one that looks at files while a login is held (pool too), one that looks at files that only a
+// start reads (restart), one a signature that a loader makes (dkim), the recorder, the journal's writer, syncer and keeper, and the
+// two HTTP servers (admin). Nothing else starts one. The dispatcher never waits for the network, and for the disk only when
+// maxUnwritten decisions do; everybody else reaches it by post.
 //
 // # States of a message, and what a crash leaves
 //
@@ -58,4 +58,5 @@
 //	repeats     changes not told since            probe       between two tries of what is held
 //	key         where DNS has a signing key       upstream    its name, where there are several
 //	address     one of an upstream's             addresses   all of them
+//	files       that only a start reads
 package proxy

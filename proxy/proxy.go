@@ -40,6 +40,7 @@ type Proxy struct {
 	accepter   *accepter
 	dispatcher *dispatcher
 	recorder   *recorder
+	restart    restart
 	draining   atomic.Bool
 
 	giveUp context.CancelFunc // cuts connections and what cannot be written
@@ -57,7 +58,7 @@ func New(cfg config.Config, log *zap.Logger, version string) (*Proxy, error) {
 
 // open is New with a choice of listeners.
 func open(cfg config.Config, log *zap.Logger, version string, listen func(addr string) (net.Listener, error)) (_ *Proxy, err error) {
-	p := &Proxy{cfg: cfg, log: log, version: version, started: time.Now()}
+	p := &Proxy{cfg: cfg, log: log, version: version, started: time.Now(), restart: restart{files: cfg.AtStart, log: log}}
 	defer func() {
 		if err != nil {
 			p.abandon()
@@ -213,6 +214,9 @@ func (p *Proxy) Run(ctx context.Context) (left int, err error) {
 			failed <- err
 		}
 	})
+	watching, watched := context.WithCancel(ctx)
+	defer watched()
+	observing.Go(func() { p.restart.watch(watching) })
 	stop := make(chan struct{})
 	for _, l := range d.lanes {
 		l.pool.start(l.pool.width, l.loaded)
@@ -227,6 +231,7 @@ func (p *Proxy) Run(ctx context.Context) (left int, err error) {
 	case err = <-failed:
 		accepting = 0
 	}
+	watched()
 	// Whatever hangs from here on, a disk or a relay, is cut when the time is over.
 	cut := time.AfterFunc(accepting+p.cfg.DrainTimeout+cutGrace, p.giveUp)
 	p.drain(accepting)

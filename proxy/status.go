@@ -51,6 +51,7 @@ func (p *Proxy) Status() admin.Status {
 		Journal:  p.journalStatus(),
 		Front:    p.frontStatus(),
 		Signing:  p.signingStatus(),
+		Restart:  p.restart.status(),
 	}
 	if err := p.Ready(); err != nil {
 		s.Ready = err.Error()

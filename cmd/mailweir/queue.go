@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -62,14 +63,14 @@ func writeEntries(w io.Writer, rows []admin.Entry, limit int, now time.Time) err
 		return err
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "ID\tAGE\tSIZE\tSTATE\tATTEMPTS\tNEXT\tFROM\tTO\tREASON")
+	fmt.Fprintln(t, "ID\tAGE\tSIZE\tSTATE\tUPSTREAM\tATTEMPTS\tNEXT\tFROM\tTO\tREASON")
 	for _, e := range rows {
 		attempts := strconv.Itoa(e.Attempts)
 		if e.State == "dead" {
 			attempts = "-" // there will be no more, and how many there were does not matter
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.ID, age(now, e.Received), size(e.Size), e.State, attempts,
-			until(now, e.Next), printable("<"+e.From+">"), printable(recipients(e)), printable(e.Reason))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.ID, age(now, e.Received), size(e.Size), e.State,
+			cmp.Or(e.Upstream, "-"), attempts, until(now, e.Next), printable("<"+e.From+">"), printable(recipients(e)), printable(e.Reason))
 	}
 	if err := t.Flush(); err != nil {
 		return err

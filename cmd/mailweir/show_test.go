@@ -24,12 +24,14 @@ func TestStatusIsALineForEachQuestion(t *testing.T) {
 		Journal: admin.JournalStatus{Dir: "/j", Bytes: 100, MaxBytes: 1 << 30, Segments: 2, Damaged: 1, Error: "no space"},
 		Signing: admin.SigningStatus{Keys: 2, Signed: 9, Unsigned: map[string]uint64{"from": 1, "domain": 0},
 			Unusable: []string{"dkim: key not usable: s._domainkey.a.example: cannot be read: permission denied"}},
-		Front: admin.FrontStatus{Connections: 2, Total: 8, Refused: map[string]uint64{"452 4.3.1": 3}},
+		Front:   admin.FrontStatus{Connections: 2, Total: 8, Refused: map[string]uint64{"452 4.3.1": 3}},
+		Restart: admin.RestartStatus{Files: "routes_file /r.yaml", Refused: "config: 1 fault; route 1"},
 	}
 	want := `version              v1.2.3, up 1d02h
 ready                draining
 draining             yes
 held                 misconfigured: 535 no?[2J
+restart needed       changed: routes_file /r.yaml (config: 1 fault; route 1)
 pending              3 messages in 4 deliveries, 2 in flight, 1 deferred
 oldest               1h30m
 next due             in 1m01s
@@ -120,13 +122,13 @@ func TestStatusExplainsWhatOthersAndQuotasDo(t *testing.T) {
 func TestEntriesAreAligned(t *testing.T) {
 	rows := []admin.Entry{
 		{ID: "01J", From: "app@example.com", To: []string{"a@x.org"}, Size: 1536, Received: before(time.Hour), State: "deferred",
-			Attempts: 12, Next: noon.Add(30 * time.Second), Reason: "451 4.7.1 later"},
+			Attempts: 12, Next: noon.Add(30 * time.Second), Upstream: "bulk", Reason: "451 4.7.1 later"},
 		{ID: "01JABC", To: []string{"b@x.org", "c@x.org"}, ToMore: 50, Size: 7, Received: before(time.Second), State: "due", Next: before(time.Second),
 			Reason: "\x1b]0;owned\x07 \u202e"},
 	}
-	want := `ID      AGE    SIZE     STATE     ATTEMPTS  NEXT    FROM               TO                     REASON
-01J     1h00m  1.5 KiB  deferred  12        in 30s  <app@example.com>  <a@x.org>              451 4.7.1 later
-01JABC  1s     7 B      due       0         now     <>                 <b@x.org> and 51 more  ?]0;owned? ?
+	want := `ID      AGE    SIZE     STATE     UPSTREAM  ATTEMPTS  NEXT    FROM               TO                     REASON
+01J     1h00m  1.5 KiB  deferred  bulk      12        in 30s  <app@example.com>  <a@x.org>              451 4.7.1 later
+01JABC  1s     7 B      due       -         0         now     <>                 <b@x.org> and 51 more  ?]0;owned? ?
 (the oldest 2; --max shows more)
 `
 	var b strings.Builder

@@ -60,6 +60,9 @@ func writeStatus(w io.Writer, s admin.Status, now time.Time) error {
 	if q.Held != "" {
 		line("held", "%s", q.Held)
 	}
+	if r := s.Restart; r.Files != "" {
+		line("restart needed", "%s", because("changed: "+r.Files, r.Refused))
+	}
 	line("pending", "%d messages in %d deliveries, %d in flight, %d deferred", q.Pending, q.Deliveries, q.InFlight, q.Deferred)
 	line("oldest", "%s", age(now, q.OldestPending))
 	line("next due", "%s", until(now, q.NextDue))

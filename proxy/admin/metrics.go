@@ -67,6 +67,10 @@ var metrics = []metric{
 		out <- prometheus.MustNewConstMetric(m.desc, prometheus.GaugeValue, 1, s.Version, runtime.Version())
 	}, "version", "go_version"),
 	gauge("ready", "Whether the readiness probe succeeds.", func(s *Status) float64 { return oneIf(s.Ready == ReadyYes) }),
+	gauge("restart_needed", "Whether a file that only a start reads has changed since.",
+		func(s *Status) float64 { return oneIf(s.Restart.Files != "") }),
+	gauge("restart_refused", "Whether a start would refuse the configuration as it has become.",
+		func(s *Status) float64 { return oneIf(s.Restart.Refused != "") }),
 	gauge("draining", "Whether mailweir is about to stop.", func(s *Status) float64 { return oneIf(s.Draining) }),
 
 	counter("messages_accepted_total", "Messages that heard 250 since start, and those found in the journal at start.",

@@ -14,6 +14,14 @@ type Status struct {
 	Journal   JournalStatus    `json:"journal"`
 	Front     FrontStatus      `json:"front"`
 	Signing   SigningStatus    `json:"signing"`
+	Restart   RestartStatus    `json:"restart"`
+}
+
+// RestartStatus is about the files that only a start reads: routes, rules, the list of signing keys, the YAML file. The zero value: they
+// are as they were read.
+type RestartStatus struct {
+	Files   string `json:"files,omitempty"`   // what has changed since, and acts after a restart
+	Refused string `json:"refused,omitempty"` // why a start would refuse the configuration as it is now; "": it would not
 }
 
 // DefaultUpstream is the name of the upstream that takes what no route names.
@@ -150,7 +158,7 @@ type Entry struct {
 	State    string    `json:"state"` // due, in flight, deferred, dead
 	Attempts int       `json:"attempts"`
 	Next     time.Time `json:"next,omitzero"`
-	Upstream string    `json:"upstream,omitempty"` // where it goes
+	Upstream string    `json:"upstream,omitempty"` // where it goes by the routes in force, DefaultUpstream or as they name it; "": it is dead
 	Reason   string    `json:"reason,omitempty"`   // the last reply
 }
 

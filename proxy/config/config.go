@@ -39,6 +39,7 @@ type Config struct {
 	DKIM     []dkim.Key  // what to sign with; nil: nothing is signed
 	Others   []Upstream  // upstreams beside the default one; nil: none
 	Table    route.Table // which mail goes to which of them; nil: all to the default one
+	AtStart  AtStart     // the files that were read, for whoever wants to know whether they still hold that
 
 	UpstreamProfile      string        // one of profiles: where defaults come from
 	UpstreamSlowness     string        // ignore or gain; what it comes to is in Flow

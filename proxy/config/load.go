@@ -63,6 +63,10 @@ func load(environ []string, host host) (Config, *Report, error) {
 	l.derive()
 	l.loadRoutes()
 	l.validate()
+	l.cfg.AtStart.again = func() error {
+		_, _, err := load(environ, host)
+		return err
+	}
 	report := &Report{Values: l.report(), Warnings: l.warnings}
 	if len(l.faults) > 0 {
 		return l.cfg, report, l.faults
@@ -117,7 +121,7 @@ func (l *loader) readEnvironment() map[string]string {
 func (l *loader) readFile(path string) {
 	l.sources[fileSetting] = sourceEnvironment
 	l.texts[fileSetting] = path
-	text, err := readBounded(path)
+	text, err := l.read(fileSetting, path)
 	if err != nil {
 		l.fault(fileSetting, "cannot be read: "+pathless(err), "")
 		return

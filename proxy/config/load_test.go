@@ -48,6 +48,7 @@ func TestTheUpstreamIsAllThatMustBeSet(t *testing.T) {
 	want.Hostname, want.SMTPD.Hostname, want.Upstream.Hostname = "app-0", "app-0", "app-0"
 	want.Admin.Listen = "unix:/var/lib/mailweir/admin.sock"
 	want.QueueMaxMessages, want.DeadMaxBytes = 1_000_000, 128<<20
+	cfg.AtStart = AtStart{}
 	if !reflect.DeepEqual(reflect.ValueOf(cfg).Interface(), reflect.ValueOf(want).Interface()) {
 		for i, s := range settings {
 			if got, want := format(s.at(&cfg)), format(s.at(&want)); got != want {
@@ -115,7 +116,7 @@ func TestEverySettingCanBeSetInTheEnvironmentAndInTheFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	byFile.File = ""
+	byFile.File, byEnv.AtStart, byFile.AtStart = "", AtStart{}, AtStart{}
 	if !reflect.DeepEqual(byEnv, byFile) {
 		t.Error("the file gives another configuration than the environment")
 	}

@@ -125,3 +125,56 @@ func TestRoutesMayBeInAFile(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAChangeOfAFileThatOnlyAStartReadsIsSeen(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const routes, rules, all = "- {to: a.example, upstream: x, url: smtp://x.example}", "- {code: 454, class: rate}", "log: {level: debug}"
+	routesFile, rulesFile, file := write("routes", routes), write("rules", rules), write("all", all)
+	cfg, _ := mustLoad(t, testHost(), "MAILWEIR_CONFIG="+file, "MAILWEIR_ROUTES_FILE="+routesFile, "MAILWEIR_UPSTREAM_RULES_FILE="+rulesFile)
+	s := cfg.AtStart
+	same := Look{}
+	if now := s.Look(); now != same || !s.Any() || s.Check() != nil {
+		t.Fatalf("%+v, %v", now, s.Check())
+	}
+	for _, c := range []struct{ name, text, changed, fault string }{
+		{"routes", routes + "\n" + `- {to: b.example, upstream: x}`, "routes_file " + routesFile, ""},
+		{"routes", "", "routes_file " + routesFile, ""},
+		{"routes", routes + "\n" + `- {to: b.example, upstream: y}`, "routes_file " + routesFile, "route 2: url: is missing"},
+		{"rules", "- {code: 454, class: nonsense}", "upstream.rules_file " + rulesFile, "class"},
+		{"all", "log: {levl: debug}", "MAILWEIR_CONFIG " + file, "levl"},
+	} {
+		before := map[string]string{"routes": routes, "rules": rules, "all": all}[c.name]
+		write(c.name, c.text)
+		changed := s.Look()
+		err := s.Check()
+		if changed.Changed == "" || !strings.HasSuffix(changed.Changed, strings.Fields(c.changed)[1]) || changed != s.Look() ||
+			(err == nil) != (c.fault == "") || err != nil && !strings.Contains(err.Error(), c.fault) {
+			t.Errorf("%+v, %v, want %+v", changed, err, c)
+		}
+		write(c.name, c.text+"\n")
+		if s.Look() == changed {
+			t.Errorf("%s: a further change is not seen", c.name)
+		}
+		write(c.name, before)
+		if now := s.Look(); now != same {
+			t.Errorf("%s: changed back: %+v", c.name, now)
+		}
+	}
+	if err := os.Remove(routesFile); err != nil {
+		t.Fatal(err)
+	}
+	if now := s.Look(); now.Changed != "routes_file "+routesFile || s.Check() == nil {
+		t.Errorf("%+v, %v", now, s.Check())
+	}
+	if (AtStart{}).Any() || (AtStart{}).Check() != nil || (AtStart{}).Look() != same {
+		t.Error("no files have changed")
+	}
+}

@@ -91,7 +91,7 @@ func (l *loader) list(inline string, value YAMLText, file, path string) (key str
 		l.fault(file, "is set, and "+inline+" too", "")
 		return "", nil, false
 	}
-	text, err := readBounded(path)
+	text, err := l.read(file, path)
 	if err != nil {
 		l.fault(file, "cannot be read: "+pathless(err), "")
 		return "", nil, false

@@ -83,9 +83,10 @@ func TestTheExampleFileHoldsEveryKeyAndLoads(t *testing.T) {
 		t.Fatalf("%v\n%s", err, all.String())
 	}
 	want, _ := mustLoad(t, testHost())
+	want.AtStart = AtStart{}
 	for name, text := range map[string]string{"as it is": example, "uncommented": all.String()} {
 		cfg, _ := mustLoad(t, testHost(), "MAILWEIR_CONFIG="+writeFile(t, text))
-		cfg.File = ""
+		cfg.File, cfg.AtStart = "", want.AtStart
 		if !reflect.DeepEqual(cfg, want) {
 			t.Errorf("%s: the example changes a default", name)
 		}

@@ -62,10 +62,16 @@ func TestANameThatCannotBeResolvedKeepsItsAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	z["b.example"] = []string{"192.0.2.3"}
-	delete(z, "a.example")
-	got, err := c.Resolve(t.Context(), known)
-	if err == nil || len(got) != 2 || got[0].Name != "a.example[192.0.2.1]:25" || got[1].Name != "b.example[192.0.2.3]:25" {
-		t.Errorf("%+v, %v", got, err)
+	before := slices.Clone(known)
+	for name, none := range map[string][]string{"no such name": nil, "no address": {}} {
+		z["a.example"] = none
+		got, err := c.Resolve(t.Context(), known)
+		if err == nil || len(got) != 2 || got[0].Name != "a.example[192.0.2.1]:25" || got[1].Name != "b.example[192.0.2.3]:25" {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+		if !slices.Equal(known, before) {
+			t.Errorf("%s: what was known became %+v", name, known)
+		}
 	}
 }
 
@@ -76,6 +82,31 @@ func TestANameHasABoundedNumberOfAddresses(t *testing.T) {
 	}
 	if got, err := hostsClient(t, "smtp://a.example", z).Resolve(t.Context(), nil); err != nil || len(got) != hostAddressesMax {
 		t.Errorf("%d, %v", len(got), err)
+	}
+}
+
+// One machine may be two hosts of a list.
+func TestHostsOfOneNameAreToldApartByTheirPorts(t *testing.T) {
+	c := hostsClient(t, "smtp://a.example:587,smtps://a.example?priority=3", zone{"a.example": {"192.0.2.1"}})
+	addrs, err := c.Resolve(t.Context(), nil)
+	if err != nil || len(addrs) != 2 {
+		t.Fatalf("%+v, %v", addrs, err)
+	}
+	for i, want := range []Host{{"a.example", "587", false, 0, 1}, {"a.example", "465", true, 3, 1}} {
+		if h, _ := c.find(addrs[i].Name); h != want {
+			t.Errorf("%s is of %+v", addrs[i].Name, h)
+		}
+	}
+}
+
+func TestUntilNamesAreResolvedHostsAreDialledByThem(t *testing.T) {
+	c := hostsClient(t, "smtp://a.example?weight=3&priority=2,smtp://192.0.2.9", zone{})
+	want := []flowctl.Address{{Name: "a.example:25", Priority: 2, Weight: 3}, {Name: "192.0.2.9:25", Weight: 1}}
+	if got := c.Addresses(); !slices.Equal(got, want) || !c.Resolves() {
+		t.Errorf("%+v, resolves %v", got, c.Resolves())
+	}
+	if hostsClient(t, "smtp://192.0.2.9,smtp://[2001:db8::1]", zone{}).Resolves() {
+		t.Error("literal addresses are asked for")
 	}
 }
 
