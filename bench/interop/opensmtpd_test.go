@@ -3,7 +3,9 @@
 package interop
 
 import (
+	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/mailweir/mailweir/bench/rig"
@@ -13,21 +15,28 @@ import (
 // are, for it alone, ones that are forgotten with it.
 func startOpenSMTPD(t *testing.T) (string, func(t *testing.T) []arrival) {
 	pkg := unpacked(t, "opensmtpd")
-	sink, sinkAddress := newSink(t)
 	dir, address := scratch(t), rig.FreeAddress(t)
-	write(t, 0o644, filepath.Join(dir, "conf"), opensmtpdConf, port(t, address), port(t, sinkAddress))
-	users(t, dir,
+	mail := filepath.Join(dir, "mail")
+	own(t, mailUser, mail)
+	write(t, 0o644, filepath.Join(dir, "conf"), opensmtpdConf, port(t, address), dir)
+	write(t, 0o755, filepath.Join(dir, "deliver"), deliverSh, mail)
+	var recipients strings.Builder // those that are one and the same to it get one copy
+	for i := range recipientsMost {
+		fmt.Fprintf(&recipients, "u%d:x:8:8::/:/bin/sh\n", i)
+	}
+	users(t, dir, recipients.String()+
 		"opensmtpd:x:8:8::/var/lib/opensmtpd/empty:/usr/sbin/nologin\n"+
-			"opensmtpq:x:65534:65534::/nonexistent:/usr/sbin/nologin\n", "opensmtpd:x:8:\nopensmtpq:x:65534:\n")
+		"opensmtpq:x:65534:65534::/nonexistent:/usr/sbin/nologin\n", "opensmtpd:x:8:\nopensmtpq:x:65534:\n")
 	serve(t, 0, nil, "sh", "-c", asUsers+`for d in /run /var/lib /var/spool; do mount -t tmpfs -o mode=755 none $d; done
 		mkdir -p -m 755 /var/lib/opensmtpd/empty
-		exec "$2" -d -f "$1/conf"`, "sh", dir, filepath.Join(pkg, "usr/sbin/smtpd"))
-	return address, inSink(sink)
+		mount --bind "$2/usr/libexec" /usr/libexec
+		exec "$2/usr/sbin/smtpd" -d -f "$1/conf"`, "sh", dir, pkg)
+	return address, inDirectory(mail)
 }
 
 const opensmtpdConf = `
 smtp max-message-size "50M"
 listen on 127.0.0.1 port %s hostname opensmtpd.example
-action out relay host smtp://127.0.0.1:%s
+action out mda "%s/deliver %%{rcpt}"
 match from any for any action out
 `

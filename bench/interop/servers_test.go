@@ -36,7 +36,7 @@ type arrival struct {
 var servers = []server{
 	{name: "Postfix", start: startPostfix, lines: 998}, // it breaks longer ones
 	{name: "Exim", start: startExim, lines: 1 << 20},
-	{name: "OpenSMTPD", start: startOpenSMTPD, lines: 1 << 20},
+	{name: "OpenSMTPD", start: startOpenSMTPD, lines: 1 << 20, lf: true},
 	{name: "chasquid", start: startChasquid, lines: 1 << 20, lf: true},
 	{name: "aiosmtpd", start: startAiosmtpd, lines: 1000}, // more than RFC 5321 section 4.5.3.1.6 allows is refused
 }
