@@ -37,6 +37,7 @@ var servers = []server{
 	{name: "Postfix", start: startPostfix, lines: 998}, // it breaks longer ones
 	{name: "Exim", start: startExim, lines: 1 << 20},
 	{name: "OpenSMTPD", start: startOpenSMTPD, lines: 1 << 20, lf: true},
+	{name: "sendmail", start: startSendmail, lines: 1 << 20},
 	{name: "chasquid", start: startChasquid, lines: 1 << 20, lf: true},
 	{name: "aiosmtpd", start: startAiosmtpd, lines: 1000}, // more than RFC 5321 section 4.5.3.1.6 allows is refused
 }
