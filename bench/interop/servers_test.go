@@ -36,6 +36,8 @@ type arrival struct {
 var servers = []server{
 	{name: "Postfix", start: startPostfix, lines: 998}, // it breaks longer ones
 	{name: "Exim", start: startExim, lines: 1 << 20},
+	{name: "OpenSMTPD", start: startOpenSMTPD, lines: 1 << 20, lf: true},
+	{name: "sendmail", start: startSendmail, lines: 1 << 20},
 	{name: "chasquid", start: startChasquid, lines: 1 << 20, lf: true},
 	{name: "aiosmtpd", start: startAiosmtpd, lines: 1000}, // more than RFC 5321 section 4.5.3.1.6 allows is refused
 }
@@ -181,17 +183,26 @@ func startExim(t *testing.T) (string, func(t *testing.T) []arrival) {
 	own(t, mailUser, filepath.Join(dir, "spool"), filepath.Join(dir, "log"))
 	exim := filepath.Join(pkg, "usr/sbin/exim4")
 	write(t, 0o644, filepath.Join(dir, "conf"), eximConf, exim, dir, port(t, address), port(t, sinkAddress))
-	for file, more := range map[string]string{"passwd": "Debian-exim:x:8:8::/nonexistent:/usr/sbin/nologin\n", "group": "Debian-exim:x:8:\n"} {
+	users(t, dir, "Debian-exim:x:8:8::/nonexistent:/usr/sbin/nologin\n", "Debian-exim:x:8:\n")
+	serve(t, 0, nil, "sh", "-c", asUsers+`exec "$2" -C "$1/conf" -bdf -q1m`, "sh", dir, exim)
+	return address, inSink(sink)
+}
+
+// users writes the machine's users and groups to dir, and more of them. asUsers, for a server's shell, gives it these.
+func users(t *testing.T, dir, passwd, group string) {
+	t.Helper()
+	for file, more := range map[string]string{"passwd": passwd, "group": group} {
 		text, err := os.ReadFile("/etc/" + file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		write(t, 0o644, filepath.Join(dir, file), "%s%s", text, more)
 	}
-	serve(t, 0, nil, "sh", "-c",
-		`mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/group" /etc/group && exec "$2" -C "$1/conf" -bdf -q1m`, "sh", dir, exim)
-	return address, inSink(sink)
 }
+
+const asUsers = `set -e
+for f in passwd group; do mount --bind "$1/$f" /etc/$f; done
+`
 
 const eximConf = `
 exim_path = %[1]s
