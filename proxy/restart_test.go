@@ -122,6 +122,7 @@ func TestAStartMovesWhatIsInEveryState(t *testing.T) {
 
 		write(t, file, "- {from: other.example, to: a.example, upstream: default}\n- {from: news.example, upstream: bulk, url: smtp://new.example}\n")
 		n.by(t, file)(&w.cfg)
+		w.cfg.Queue.GroupMax = 2 // which is the default upstream's
 		w.start()
 		w.until(5*time.Minute, "what was ready has arrived", func() bool { return moved.took() >= 5 })
 		if now := time.Now(); now.Before(due) && len(moved.relay.Ledger()) > 5 {
