@@ -211,6 +211,7 @@ func TestNothingIsSentAmidReplies(t *testing.T) {
 		}
 		ended := make(chan flowctl.Outcome, 1)
 		go func() { ended <- conn.Run(feed, func(r *Result) { results <- r }) }()
+		synctest.Wait() // both are sent: what comes earlier answers nothing
 		say("250 reset\r\n250 2.1.0 a\r\n250 2.1.5 b\r\n250 2.0.0 c\r\n250 reset\r\n250 2.")
 		if opened != 2 || len(results) != 0 {
 			t.Errorf("amid replies %d are sent and %d done", opened, len(results))
