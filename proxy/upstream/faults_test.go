@@ -186,6 +186,21 @@ func TestAVerdictIsConfirmedByWhatIsBehind(t *testing.T) {
 }
 
 // Replies that came together are all heard before anything is sent: else one too many would pass for the answer to what was sent meanwhile.
+// A refusal that was the second answer to a recipient: the content's own comes a moment later, and nothing else is in flight.
+func TestARefusalWaitsForWhatIsLeftOver(t *testing.T) {
+	for _, at := range []rung{{L3, 1}, {L4, 2}} {
+		r := &relay{offers: chunking, script: map[string]act{"RCPT 4": {reply: "250 2.0.0 ok\n554 5.6.0 refused", take: -1}, "DOT 2": {later: "250 2.0.0 queued", wait: confirmMax / 2}}}
+		inBubble(t, r, func(t *testing.T) {
+			jobs := letters(2, 2)
+			results, _ := send(r.connect(t, r.on(t, at)), jobs...)
+			r.checkTruth(t, jobs, results)
+			if !results[1].Uncertain {
+				t.Errorf("%s: %+v", at.name(), results[1])
+			}
+		})
+	}
+}
+
 func TestNothingIsSentAmidReplies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cl := (&relay{}).on(t, rung{L4, 2})
