@@ -328,3 +328,37 @@ func TestARelayThatNeverStopsTalking(t *testing.T) {
 		}
 	}
 }
+
+// A relay whose replies have no codes to tell them apart says something unasked, and then does not take the content. Its reply to a recipient stands
+// where that to the content should: that this is no answer to a content is known from an earlier message, or seen by the address in it.
+func TestAReplyToARecipientIsNoneToAContent(t *testing.T) {
+	for name, rcpt := range map[string]string{"the same to each": "250 Accepted", "the address": "250 <> accepted"} {
+		words := map[string]string{"RSET": "250 Reset OK", "MAIL": "250 OK", "RCPT": rcpt, "DOT": "250 OK id=1"}
+		for _, at := range []rung{{L3, 1}, {L4, 2}, {L4, WindowMax}} {
+			for _, verb := range []string{"RSET", "MAIL", "RCPT"} {
+				for _, rcpts := range []int{1, 2} {
+					for nth := 2; nth <= 5; nth++ {
+						for _, then := range []string{"", "554 no"} {
+							r := &relay{offers: chunking, words: words, ponders: 3 * time.Second, unasked: fmt.Sprintf("%s %d", verb, nth), script: map[string]act{}}
+							if then != "" && verb == "RCPT" {
+								r.script[r.unasked] = act{reply: then}
+							}
+							for dot := 2; dot <= 6; dot++ {
+								r.script[fmt.Sprintf("DOT %d", dot)] = act{reply: "452 disk full"}
+							}
+							t.Run(fmt.Sprintf("%s %s %s %d %d%s", name, at.name(), verb, rcpts, nth, then), func(t *testing.T) {
+								inBubble(t, r, func(t *testing.T) {
+									cl := r.on(t, at)
+									cl.ladder.told = false // the first message goes with DATA
+									jobs := letters(6, rcpts)
+									results, _ := send(r.connect(t, cl), jobs...)
+									r.checkTruth(t, jobs[:len(results)], results)
+								})
+							})
+						}
+					}
+				}
+			}
+		}
+	}
+}

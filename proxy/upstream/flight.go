@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mailweir/mailweir/flowctl"
@@ -317,13 +318,15 @@ func (c *Conn) take(tx *transaction, h heard) *ending {
 
 // believable tells whether a positive reply to a content can be just that. One for which MAIL or every RCPT was refused has none to differ from.
 func (c *Conn) believable(tx *transaction, r Reply) bool {
-	return tx.endsAt <= c.out.written && tx.differs(r)
+	return tx.endsAt <= c.out.written && tx.differs(r) && !c.client.ladder.knows(r)
 }
 
 // differs tells whether a positive reply to the content is another than those to RSET, MAIL and the last recipient, all of which must be known, and
-// none about an address (RFC 3463 section 3.2). Without the 354 between them nothing else shows that replies are one place off.
+// none about an address: by its code (RFC 3463 section 3.2), or because it names one. Without the 354 between them nothing else shows that replies
+// are one place off.
 func (tx *transaction) differs(r Reply) bool {
-	return !slices.Contains(tx.said[:], Reply{}) && !slices.Contains(tx.said[:], r) && r.Enhanced[1] != 1
+	return !slices.Contains(tx.said[:], Reply{}) && !slices.Contains(tx.said[:], r) && r.Enhanced[1] != 1 &&
+		!slices.ContainsFunc(tx.job.To, func(n int) bool { return strings.Contains(r.Text, tx.job.Env.To[n].Addr) })
 }
 
 // release ends those at the head whose verdicts are certain, and reports whether there were any.
