@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -361,4 +362,37 @@ func TestAReplyToARecipientIsNoneToAContent(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What is kept of a relay's words is what is shown of them, however long they are: here 16 messages are in flight, and none is done.
+func TestLongRepliesFillNoMemory(t *testing.T) {
+	const most = 2 << 20 // octets; all that it says has 6 MiB
+	long := strings.Repeat("250-"+strings.Repeat("x", 600)+"\n", 96) + "250 x"
+	r := &relay{offers: chunking, words: map[string]string{"RSET": long + "1", "MAIL": long + "2", "RCPT": long + "3"}, script: map[string]act{"DOT 16": {then: "stall"}}}
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	inBubble(t, r, func(t *testing.T) {
+		c := r.connect(t, r.on(t, rung{L4, WindowMax}))
+		feed := make(chan *Job, WindowMax)
+		for _, j := range letters(WindowMax, 4) {
+			feed <- j
+		}
+		close(feed)
+		before := heap()
+		var held, taken uint64
+		c.Run(feed, func(*Result) {
+			if taken++; taken > 1 {
+				return
+			}
+			<-time.After(time.Minute) // a slow journal
+			held = heap()
+		})
+		if held == 0 || held > before+most {
+			t.Errorf("%d octets are held", held-before)
+		}
+	})
 }
