@@ -109,7 +109,7 @@ func (how way) measure(t *testing.T, address string) float64 {
 			ended = time.Now()
 		}
 	})
-	if s := client.Standing(); done != total || out.Class != flowctl.OK || s.Level != max(how.level, upstream.L2) || s.Downs > 0 {
+	if s := client.Standing(); done != total || out.Class != flowctl.OK || s.Level != how.level || s.Downs > 0 {
 		t.Fatalf("%d of %d, %+v, %+v", done, total, out, s)
 	}
 	return float64(how.messages) / ended.Sub(began).Seconds()
