@@ -396,3 +396,18 @@ func TestLongRepliesFillNoMemory(t *testing.T) {
 		}
 	})
 }
+
+// Who says 421 and goes on, and then talks nonsense, may have carried out all that it was sent.
+func TestNonsenseBehindAFarewellLeavesAllInDoubt(t *testing.T) {
+	for _, nonsense := range []string{"\x00\x01?", "250 " + strings.Repeat("x", 2*replyLineMax)} {
+		r := &relay{offers: chunking, oneWay: 20 * time.Millisecond, script: map[string]act{"RSET 3": {reply: "421 4.3.2 leaving"}, "DOT 3": {reply: nonsense, take: 1}}}
+		inBubble(t, r, func(t *testing.T) {
+			jobs := letters(5, 1)
+			results, _ := send(r.connect(t, r.on(t, rung{L4, WindowMax})), jobs...)
+			r.checkTruth(t, jobs[:len(results)], results)
+			if len(results) != 5 || !results[2].Uncertain {
+				t.Errorf("%d results", len(results))
+			}
+		})
+	}
+}

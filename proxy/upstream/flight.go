@@ -374,11 +374,11 @@ func (tx *transaction) tookAny() bool {
 func (c *Conn) ground(end *ending, done func(*Result)) *ending {
 	flying := c.flying
 	c.flying = nil
-	over := c.leaving != nil && end.unexplained() && !timedOut(end.err)
+	nonsense := end.shifted || errors.Is(end.err, errReplyMalformed) || errors.Is(end.err, errReplyTooLong)
+	over := c.leaving != nil && end.unexplained() && !timedOut(end.err) && !nonsense
 	if c.leaving != nil && end.unexplained() {
 		end = c.leaving
 	}
-	nonsense := end.shifted || errors.Is(end.err, errReplyMalformed) || errors.Is(end.err, errReplyTooLong)
 	lost, first := 0, !c.blamed
 	for _, tx := range flying {
 		if nonsense {
