@@ -102,9 +102,9 @@ func serve(t *testing.T, user uint32, environ []string, name string, args ...str
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What is started below is alone in a namespace of processes, and ends with the first of them; that one with unshare, and unshare with us.
-	// Whoever changes the user ceases to end with its parent, so setpriv has to say it again.
-	cmd := exec.Command("unshare", append([]string{"--mount", "--pid", "--fork", "--kill-child", "setpriv", "--pdeathsig=KILL",
+	// What is started below is alone in a namespace of processes, and ends with the first of them. That is a shell which stays root: the wish
+	// to die with one's parent is lost by whoever changes his user.
+	cmd := exec.Command("unshare", append([]string{"--mount", "--pid", "--fork", "--kill-child", "sh", "-c", `setpriv "$@"; exit $?`, "sh",
 		fmt.Sprintf("--reuid=%d", user), fmt.Sprintf("--regid=%d", user), "--clear-groups", name}, args...)...)
 	cmd.Env = append(os.Environ(), environ...)
 	cmd.Stdout, cmd.Stderr = log, log
