@@ -63,7 +63,7 @@ func TestEveryClientIsUnderstood(t *testing.T) {
 	for _, c := range clients {
 		t.Run(c.name, func(t *testing.T) {
 			if c.name == "nodemailer" {
-				c.dir = nodemailer(t)
+				c.dir = fromNpm(t, "nodemailer", "send.js")
 			}
 			to := c.name + "@interop.example"
 			c.send(t, host, port, to)
@@ -122,38 +122,38 @@ func awaitMessage(t *testing.T, sink *relay.Relay, to string) relay.Message {
 	return found
 }
 
-// nodemailer returns a directory with send.js and the package it needs, which npm fetches once.
-func nodemailer(t *testing.T) string {
+// fromNpm returns a directory with the package of a name, which npm fetches once, and with a script; testdata has the script and the versions.
+func fromNpm(t *testing.T, pkg, script string) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(cache, "mailweir-interop", "nodemailer")
+	dir := filepath.Join(cache, "mailweir-interop", pkg)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	fresh := true // is what is installed what is wanted?
-	for _, name := range []string{"package.json", "package-lock.json", "send.js"} {
-		want, err := os.ReadFile(filepath.Join("testdata", "nodemailer", name))
+	for _, name := range []string{"package.json", "package-lock.json", script} {
+		want, err := os.ReadFile(filepath.Join("testdata", pkg, name))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got, err := os.ReadFile(filepath.Join(dir, name)); err == nil && bytes.Equal(got, want) {
 			continue
 		}
-		fresh = fresh && name == "send.js"
+		fresh = fresh && name == script
 		if err := os.WriteFile(filepath.Join(dir, name), want, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(dir, "node_modules", "nodemailer")); err == nil && fresh {
+	if _, err := os.Stat(filepath.Join(dir, "node_modules", pkg)); err == nil && fresh {
 		return dir
 	}
 	if _, err := exec.LookPath("npm"); err != nil {
 		t.Fatal("npm is not installed: apt-get install npm")
 	}
-	if _, err := rig.Command(fetchLimit, "npm", "ci", "--prefix", dir, "--ignore-scripts", "--no-audit", "--no-fund"); err != nil {
+	if _, err := rig.Command(fetchLimit, "npm", "ci", "--prefix", dir, "--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund"); err != nil {
 		t.Fatal(err)
 	}
 	return dir

@@ -6,10 +6,10 @@
 //
 // Everything here is a test behind the build tag postfix. It needs Linux, root (Postfix insists on it, and one test mounts
 // a small file system), and from Debian: postfix, swaks, curl, python3, nodejs, npm, python3-dkim, python3-nacl and
-// opendkim-tools. It uses an instance of Postfix with its own directories and a port on loopback; one that is installed stays as it is. Exim, OpenSMTPD,
-// sendmail, chasquid and aiosmtpd are fetched from Debian and unpacked, since its mail servers exclude each other; openssl and the libraries that
+// opendkim-tools. It uses an instance of Postfix with its own directories and a port on loopback; one that is installed stays as it is.
+// Exim, OpenSMTPD, sendmail, chasquid and aiosmtpd are fetched from Debian and unpacked, since its mail servers exclude each other; openssl and the libraries that
 // .ci/run installs for them must be there. OpenSMTPD has its directories and users compiled in: it gets them in a mount namespace of its own.
-// Haraka needs a newer Node than Debian's and is left out.
+// npm fetches Haraka, whose test is skipped where Node is older than 20, as Debian 12's is.
 //
 //	go test -tags=postfix -count=1 -v ./bench/interop/
 package interop

@@ -40,6 +40,7 @@ var servers = []server{
 	{name: "sendmail", start: startSendmail, lines: 1 << 20},
 	{name: "chasquid", start: startChasquid, lines: 1 << 20, lf: true},
 	{name: "aiosmtpd", start: startAiosmtpd, lines: 1000}, // more than RFC 5321 section 4.5.3.1.6 allows is refused
+	{name: "Haraka", start: startHaraka, lines: 1 << 20},
 }
 
 const (

@@ -255,6 +255,34 @@ func TestLosingCountStepsDownOnce(t *testing.T) {
 	})
 }
 
+// Haraka refuses whatever came with a content, but takes the content: nobody is to get that twice. A refused RSET with anything else
+// behind it may be the content's own verdict.
+func TestContentStandsWhereAllBehindItIsTurnedAway(t *testing.T) {
+	const turned = "503 Bad sequence of commands - pipelined after end of DATA"
+	for _, tc := range []struct {
+		other string // the command that is not turned away
+		sound bool
+	}{{"", true}, {"MAIL 2", false}, {"DATA 2", false}} {
+		script := map[string]act{}
+		for _, verb := range []string{"RSET 1", "MAIL 2", "RCPT 2", "DATA 2"} {
+			if verb != tc.other {
+				script[verb] = act{reply: turned}
+			}
+		}
+		r := &relay{offers: pipelining, script: script}
+		inBubble(t, r, func(t *testing.T) {
+			cl := r.client(t, Config{})
+			results, _ := send(r.connect(t, cl), letters(2, 1)...)
+			if len(results) != 2 || results[0].Uncertain == tc.sound || !results[1].HandedBack || cl.Standing().Level != L1 {
+				t.Fatalf("but %q: %+v, level %d", tc.other, results, cl.Standing().Level)
+			}
+			if tc.sound && results[0].Verdicts[0].Reply.Code != 250 {
+				t.Errorf("%+v", results[0].Verdicts)
+			}
+		})
+	}
+}
+
 // Two connections that find out the same are one event, though the second comes to it a step further down.
 func TestLateFinderDoesNotStepDownAgain(t *testing.T) {
 	r := &relay{offers: pipelining, script: map[string]act{"DOT 2": {reply: "354 what?"}}}

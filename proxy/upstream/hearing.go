@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/mailweir/mailweir/flowctl"
@@ -96,5 +97,16 @@ func (c *Conn) confirm(next *transaction) *ending {
 			late = true
 		}
 	}
+	if len(c.ahead) == next.wrote && !slices.ContainsFunc(c.ahead, func(h heard) bool { return h.err != nil || h.reply.Code != 503 }) {
+		return c.turnedAway()
+	}
 	return c.hear(next, len(c.ahead))
+}
+
+// turnedAway ends a connection whose server took the content and answered each command behind it, RSET as well, with 503: so does Haraka 3.3,
+// since such commands could be smuggled in. Were the replies one place off, one to RSET would be among them, or one would be missing; so the
+// content's verdict is its own. Nothing of the transaction behind it was done.
+func (c *Conn) turnedAway() *ending {
+	c.client.ladder.lostCount(time.Now(), L2, "what was sent with a content was refused")
+	return giveUp(flowctl.StageMail, "503 to all that was sent together with the content before it")
 }
