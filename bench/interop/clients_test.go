@@ -153,7 +153,7 @@ func fromNpm(t *testing.T, pkg, script string) string {
 	if _, err := exec.LookPath("npm"); err != nil {
 		t.Fatal("npm is not installed: apt-get install npm")
 	}
-	if _, err := rig.Command(fetchLimit, "npm", "ci", "--prefix", dir, "--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund"); err != nil {
+	if _, err := rig.Command(fetchLimit, "npm", "ci", "--prefix", dir, "--ignore-scripts", "--no-audit", "--no-fund"); err != nil {
 		t.Fatal(err)
 	}
 	return dir

@@ -9,7 +9,7 @@
 // opendkim-tools. It uses an instance of Postfix with its own directories and a port on loopback; one that is installed stays as it is.
 // Exim, OpenSMTPD, sendmail, chasquid and aiosmtpd are fetched from Debian and unpacked, since its mail servers exclude each other; openssl and the libraries that
 // .ci/run installs for them must be there. OpenSMTPD has its directories and users compiled in: it gets them in a mount namespace of its own.
-// npm fetches Haraka, whose test is skipped where Node is older than 20, as Debian 12's is.
+// npm fetches Haraka, and a Node for it, since Debian 12's is too old.
 //
 //	go test -tags=postfix -count=1 -v ./bench/interop/
 package interop

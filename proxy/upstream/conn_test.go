@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -259,24 +260,22 @@ func TestLosingCountStepsDownOnce(t *testing.T) {
 // behind it may be the content's own verdict.
 func TestContentStandsWhereAllBehindItIsTurnedAway(t *testing.T) {
 	const turned = "503 Bad sequence of commands - pipelined after end of DATA"
-	for _, tc := range []struct {
-		other string // the command that is not turned away
-		sound bool
-	}{{"", true}, {"MAIL 2", false}, {"DATA 2", false}} {
+	for _, but := range []map[string]act{nil, {"MAIL 2": {}}, {"DATA 2": {}}, {"MAIL 2": {reply: turned, then: "stall"}}, {"DATA 2": {reply: turned, then: "close"}},
+		{"DATA 2": {reply: turned + "\n250 2.0.0 ok"}}} {
 		script := map[string]act{}
 		for _, verb := range []string{"RSET 1", "MAIL 2", "RCPT 2", "DATA 2"} {
-			if verb != tc.other {
-				script[verb] = act{reply: turned}
-			}
+			script[verb] = act{reply: turned}
 		}
+		maps.Copy(script, but)
 		r := &relay{offers: pipelining, script: script}
 		inBubble(t, r, func(t *testing.T) {
 			cl := r.client(t, Config{})
 			results, _ := send(r.connect(t, cl), letters(2, 1)...)
-			if len(results) != 2 || results[0].Uncertain == tc.sound || !results[1].HandedBack || cl.Standing().Level != L1 {
-				t.Fatalf("but %q: %+v, level %d", tc.other, results, cl.Standing().Level)
+			sound := but == nil || but["DATA 2"].then == "close"
+			if len(results) != 2 || results[0].Uncertain == sound || !results[1].HandedBack || cl.Standing().Level != L1 {
+				t.Fatalf("but %+v: %+v, level %d", but, results, cl.Standing().Level)
 			}
-			if tc.sound && results[0].Verdicts[0].Reply.Code != 250 {
+			if sound && results[0].Verdicts[0].Reply.Code != 250 {
 				t.Errorf("%+v", results[0].Verdicts)
 			}
 		})

@@ -97,11 +97,13 @@ func (c *Conn) confirm(next *transaction) *ending {
 			late = true
 		}
 	}
-	if len(c.ahead) == next.wrote && !slices.ContainsFunc(c.ahead, func(h heard) bool { return h.err != nil || h.reply.Code != 503 }) {
+	if next.wrote > 0 && len(c.ahead) == next.wrote && !slices.ContainsFunc(c.ahead, heard.elseThan503) {
 		return c.turnedAway()
 	}
 	return c.hear(next, len(c.ahead))
 }
+
+func (h heard) elseThan503() bool { return h.early || h.more || h.reply.Code != 503 }
 
 // turnedAway ends a connection whose server took the content and answered each command behind it, RSET as well, with 503: so does Haraka 3.3,
 // since such commands could be smuggled in. Were the replies one place off, one to RSET would be among them, or one would be missing; so the
