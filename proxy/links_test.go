@@ -180,6 +180,23 @@ func TestWhatIsTakenBackIsNotWhatTheConnectionTakesMeanwhile(t *testing.T) {
 	}
 }
 
+// A connection on which our own code fails leaves in doubt all that it had begun with, and nothing else.
+func TestOurOwnFailureLeavesInDoubtWhatWasInFlight(t *testing.T) {
+	for begun := range 3 {
+		d := newCarrier(t, 1)
+		d.log, d.recorder, d.reasons = zap.NewNop(), &recorder{entries: make(chan entry, 10)}, map[queue.Ref]string{}
+		l := d.links[1]
+		feedTwo(t, d, l, begun)
+		for _, j := range l.jobs[:begun] {
+			j.begun = true
+		}
+		d.ended(noon, l, flowctl.Outcome{Class: flowctl.PerMessage, Stage: flowctl.StageDot}, false)
+		if n := int(d.counts.duplicatesPossible); n != max(begun, 1) || d.queue.Ready(noon) != 2-n {
+			t.Errorf("%d begun: %d in doubt, %d queued again", begun, n, d.queue.Ready(noon))
+		}
+	}
+}
+
 func TestNoMessageMayBeSentBeforeItsTime(t *testing.T) {
 	for _, tt := range []struct {
 		name string

@@ -112,7 +112,7 @@ func authRequired(r *upstream.Result) bool {
 }
 
 // ended takes leave of a connection. What it had not begun is as if it had never been tried; but if our own code failed
-// on a message, that message waits.
+// on a message, that message waits, and so do those that it had begun with: they may be with the upstream.
 func (d *lane) ended(now time.Time, l *link, end flowctl.Outcome, sound bool) {
 	o := end
 	for i, j := range l.jobs {
@@ -121,7 +121,7 @@ func (d *lane) ended(now time.Time, l *link, end flowctl.Outcome, sound bool) {
 		j.discard()
 		switch {
 		case j.withdrawn:
-		case i == 0 && !sound:
+		case !sound && (i == 0 || j.begun):
 			d.counts.duplicatesPossible++
 			d.again(now, j.delivery.Ref, j, rest{To: j.To, How: byUncertain, Reply: o.Text})
 		default:

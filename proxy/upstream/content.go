@@ -37,7 +37,9 @@ func (c *Conn) transact(tx *transaction, feed <-chan *Job) (next *transaction, e
 	case r.positive():
 		c.dirty = next != nil
 		tx.decideRest(st, r, Meaning{})
-		c.client.ladder.tell(c.level > L2 && tx.differs(r))
+		if c.level > L2 && tx.differs(r) {
+			c.client.ladder.tell(tx.said)
+		}
 	case r.negative():
 		tx.refuseAll(st, r)
 	default:

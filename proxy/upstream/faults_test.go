@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -186,6 +187,21 @@ func TestAVerdictIsConfirmedByWhatIsBehind(t *testing.T) {
 }
 
 // Replies that came together are all heard before anything is sent: else one too many would pass for the answer to what was sent meanwhile.
+// A refusal that was the second answer to a recipient: the content's own comes a moment later, and nothing else is in flight.
+func TestARefusalWaitsForWhatIsLeftOver(t *testing.T) {
+	for _, at := range []rung{{L3, 1}, {L4, 2}} {
+		r := &relay{offers: chunking, script: map[string]act{"RCPT 4": {reply: "250 2.0.0 ok\n554 5.6.0 refused", take: -1}, "DOT 2": {later: "250 2.0.0 queued", wait: confirmMax / 2}}}
+		inBubble(t, r, func(t *testing.T) {
+			jobs := letters(2, 2)
+			results, _ := send(r.connect(t, r.on(t, at)), jobs...)
+			r.checkTruth(t, jobs, results)
+			if !results[1].Uncertain {
+				t.Errorf("%s: %+v", at.name(), results[1])
+			}
+		})
+	}
+}
+
 func TestNothingIsSentAmidReplies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cl := (&relay{}).on(t, rung{L4, 2})
@@ -312,4 +328,71 @@ func TestARelayThatNeverStopsTalking(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A relay whose replies have no codes to tell them apart says something unasked, and then does not take the content. Its reply to a recipient stands
+// where that to the content should: that this is no answer to a content is known from an earlier message, or seen by the address in it.
+func TestAReplyToARecipientIsNoneToAContent(t *testing.T) {
+	for name, rcpt := range map[string]string{"the same to each": "250 Accepted", "the address": "250 <> accepted"} {
+		words := map[string]string{"RSET": "250 Reset OK", "MAIL": "250 OK", "RCPT": rcpt, "DOT": "250 OK id=1"}
+		for _, at := range []rung{{L3, 1}, {L4, 2}, {L4, WindowMax}} {
+			for _, verb := range []string{"RSET", "MAIL", "RCPT"} {
+				for _, rcpts := range []int{1, 2} {
+					for nth := 2; nth <= 5; nth++ {
+						for _, then := range []string{"", "554 no"} {
+							r := &relay{offers: chunking, words: words, ponders: 3 * time.Second, unasked: fmt.Sprintf("%s %d", verb, nth), script: map[string]act{}}
+							if then != "" && verb == "RCPT" {
+								r.script[r.unasked] = act{reply: then}
+							}
+							for dot := 2; dot <= 6; dot++ {
+								r.script[fmt.Sprintf("DOT %d", dot)] = act{reply: "452 disk full"}
+							}
+							t.Run(fmt.Sprintf("%s %s %s %d %d%s", name, at.name(), verb, rcpts, nth, then), func(t *testing.T) {
+								inBubble(t, r, func(t *testing.T) {
+									cl := r.on(t, at)
+									cl.ladder.told = false // the first message goes with DATA
+									jobs := letters(6, rcpts)
+									results, _ := send(r.connect(t, cl), jobs...)
+									r.checkTruth(t, jobs[:len(results)], results)
+								})
+							})
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// What is kept of a relay's words is what is shown of them, however long they are: here 16 messages are in flight, and none is done.
+func TestLongRepliesFillNoMemory(t *testing.T) {
+	const most = 2 << 20 // octets; all that it says has 6 MiB
+	long := strings.Repeat("250-"+strings.Repeat("x", 600)+"\n", 96) + "250 x"
+	r := &relay{offers: chunking, words: map[string]string{"RSET": long + "1", "MAIL": long + "2", "RCPT": long + "3"}, script: map[string]act{"DOT 16": {then: "stall"}}}
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	inBubble(t, r, func(t *testing.T) {
+		c := r.connect(t, r.on(t, rung{L4, WindowMax}))
+		feed := make(chan *Job, WindowMax)
+		for _, j := range letters(WindowMax, 4) {
+			feed <- j
+		}
+		close(feed)
+		before := heap()
+		var held, taken uint64
+		c.Run(feed, func(*Result) {
+			if taken++; taken > 1 {
+				return
+			}
+			<-time.After(time.Minute) // a slow journal
+			held = heap()
+		})
+		if held == 0 || held > before+most {
+			t.Errorf("%d octets are held", held-before)
+		}
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mailweir/mailweir/flowctl"
@@ -45,11 +46,11 @@ func (c *Conn) fly(feed <-chan *Job, done func(*Result)) *ending {
 		case !c.amid && c.leaving == nil && c.release(done):
 		case len(c.flying) == 0:
 			return nil
-		case c.turn() == nil: // and more has come: a server takes its leave
+		case c.turn() == nil: // and more has come, so that a server takes its leave; or a refusal is not certain
 			c.amid = false
 			c.release(done)
 			if end := c.leave(); end != nil {
-				return end
+				return c.ground(end, done)
 			}
 		default:
 			if end := c.listen(feed); end != nil {
@@ -265,11 +266,14 @@ func (c *Conn) farewell() *ending {
 	return c.leaving
 }
 
-// leave hears what has begun to come while nothing is in flight.
+// leave hears what comes when all is answered. Any reply but a 421 says that those to a message that is not certain were not where they belonged.
 func (c *Conn) leave() *ending {
 	c.timer.Reset(confirmMax)
 	select {
 	case h := <-c.in:
+		if len(c.flying) > 0 && h.err == nil && h.reply.Code != 421 {
+			return c.shifted(flowctl.StageDot, h.reply)
+		}
 		return c.left(h)
 	case <-c.timer.C:
 		return nil
@@ -314,13 +318,15 @@ func (c *Conn) take(tx *transaction, h heard) *ending {
 
 // believable tells whether a positive reply to a content can be just that. One for which MAIL or every RCPT was refused has none to differ from.
 func (c *Conn) believable(tx *transaction, r Reply) bool {
-	return tx.endsAt <= c.out.written && tx.differs(r)
+	return tx.endsAt <= c.out.written && tx.differs(r) && !c.client.ladder.knows(r)
 }
 
 // differs tells whether a positive reply to the content is another than those to RSET, MAIL and the last recipient, all of which must be known, and
-// none about an address (RFC 3463 section 3.2). Without the 354 between them nothing else shows that replies are one place off.
+// none about an address: by its code (RFC 3463 section 3.2), or because it names one. Without the 354 between them nothing else shows that replies
+// are one place off.
 func (tx *transaction) differs(r Reply) bool {
-	return !slices.Contains(tx.said[:], Reply{}) && !slices.Contains(tx.said[:], r) && r.Enhanced[1] != 1
+	return !slices.Contains(tx.said[:], Reply{}) && !slices.Contains(tx.said[:], r) && r.Enhanced[1] != 1 &&
+		!slices.ContainsFunc(tx.job.To, func(n int) bool { return strings.Contains(r.Text, tx.job.Env.To[n].Addr) })
 }
 
 // release ends those at the head whose verdicts are certain, and reports whether there were any.
@@ -337,25 +343,26 @@ func (c *Conn) release(done func(*Result)) (any bool) {
 
 // certain tells whether the first in flight is answered and what is heard of the one behind it stands where it should. When a server says
 // something unasked, or leaves a reply out, each one behind stands one place off; a taken message waits for the reply to RSET to show that, a
-// refused one, which can wait, for all of the next. It waits no longer than confirmMax, and for none that was sent so late that its reply
-// cannot be here.
+// refused one, which can wait, for all of the next, or for the reply that is left over when there is no next. It waits no longer than confirmMax,
+// and a taken one for none that was sent so late that its reply cannot be here.
 func (c *Conn) certain() bool {
 	tx := c.flying[0]
 	if !tx.complete() {
 		return false
 	}
+	if time.Since(tx.endedAt) >= confirmMax {
+		return true
+	}
 	for _, next := range c.flying[1:] {
 		if len(next.commands) == 0 {
 			continue
 		}
-		enough := next.heard > 0
 		if !tx.tookAny() {
-			enough = next.complete()
+			return next.complete()
 		}
-		early := time.Since(next.started) < tx.firstAt.Sub(tx.started)
-		return enough || early || time.Since(tx.endedAt) >= confirmMax
+		return next.heard > 0 || time.Since(next.started) < tx.firstAt.Sub(tx.started)
 	}
-	return true
+	return tx.tookAny() || len(tx.taken) == 0
 }
 
 func (tx *transaction) tookAny() bool {

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -47,6 +48,7 @@ const (
 	gainFactor = 0.9                   // a wider window must bring the time of a message below this part of what it was
 
 	stepsKept = 32 // steps that nobody has asked for yet
+	wordsKept = 8  // replies to each command: an upstream may have several hosts, and some name the address
 )
 
 // rung is a level and its window: how many messages are in flight, 1 below L4.
@@ -102,12 +104,13 @@ type ladder struct {
 	reason  string
 	until   time.Time
 	downs   uint64
-	told    bool          // the reply to a content can be told from those to commands
-	taken   int           // messages taken in a row at this rung
-	cuts    int           // in a row
-	cutAt   time.Time     // the last one
-	pace    [rungs]sample // of each rung
-	trial   *rung         // the rung that seemed slow, while the one below is measured; nil: none is
+	told    bool              // the reply to a content can be told from those to commands
+	words   [verbData][]Reply // what was said to RSET, MAIL and RCPT where a 354 kept count: no answer to a content; wordsKept each at most
+	taken   int               // messages taken in a row at this rung
+	cuts    int               // in a row
+	cutAt   time.Time         // the last one
+	pace    [rungs]sample     // of each rung
+	trial   *rung             // the rung that seemed slow, while the one below is measured; nil: none is
 	steps   []Step
 	changed bool // since the last memory
 }
@@ -294,12 +297,24 @@ func (l *ladder) climb(now time.Time) {
 	}
 }
 
-// tell notes whether a reply to a content differed from those to the commands before it. Where it does not, a reply too many would
+// tell notes that a reply to a content differed from those to the commands before it, which were said. Where none does, a reply too many would
 // go unnoticed without the 354 between: nothing beyond L2 then.
-func (l *ladder) tell(differs bool) {
+func (l *ladder) tell(said [verbData]Reply) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.told = l.told || differs
+	l.told = true
+	for v, r := range said {
+		if known := l.words[v]; !slices.Contains(known, r) {
+			l.words[v] = append(known[max(0, len(known)-wordsKept+1):len(known):len(known)], r)
+		}
+	}
+}
+
+// knows tells whether r is what commands are answered with.
+func (l *ladder) knows(r Reply) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.words[:], func(known []Reply) bool { return slices.Contains(known, r) })
 }
 
 func (l *ladder) canTell() bool {

@@ -18,13 +18,13 @@ const (
 	tagRung    = 3 // level, window: an octet each
 	tagUntil   = 4 // 8 octets, Unix seconds; absent: nothing is barred
 	tagReason  = 5
-	tagTold    = 6 // empty; absent: not told
 )
 
 // ErrMemory is what Restore returns, wrapped, for data it does not understand.
 var ErrMemory = errors.New("not a memory of this version, or damaged")
 
-// Memory returns what a restart should know of the ladder, and whether that has changed since the last call.
+// Memory returns what a restart should know of the ladder, and whether that has changed since the last call. How the upstream words its answers is
+// not in it: a new process hears that from the first message, which goes with DATA.
 func (c *Client) Memory(now time.Time) (data []byte, changed bool) {
 	l := c.ladder
 	l.mu.Lock()
@@ -38,9 +38,6 @@ func (c *Client) Memory(now time.Time) (data []byte, changed bool) {
 	if !l.until.IsZero() {
 		b = message.AppendField(b, tagUntil, number(l.until))
 		b = message.AppendField(b, tagReason, []byte(l.reason))
-	}
-	if l.told {
-		b = message.AppendField(b, tagTold, nil)
 	}
 	return b, changed
 }
@@ -58,7 +55,7 @@ func (c *Client) Restore(now time.Time, data []byte) error {
 	l := c.ladder
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.at, l.told, l.until, l.reason = m.at, m.told, m.until, m.reason
+	l.at, l.until, l.reason = m.at, m.until, m.reason
 	if l.at.level == L4 && (!l.learns || l.at.window > l.widest) {
 		l.at.window = l.widest
 	}
@@ -73,7 +70,6 @@ type ladderMemory struct {
 	written, until time.Time
 	at             rung
 	reason         string
-	told           bool
 }
 
 func parseLadder(b []byte) (m ladderMemory, err error) {
@@ -109,8 +105,6 @@ func parseLadder(b []byte) (m ladderMemory, err error) {
 			m.until, ok = number(v)
 		case tagReason:
 			m.reason = truncate(clean(string(v)), replyTextMax)
-		case tagTold:
-			m.told = true
 		}
 		if !ok {
 			return bad(fmt.Sprintf("field %d", tag))

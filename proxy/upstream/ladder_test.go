@@ -52,8 +52,7 @@ func TestNothingBeyondL2WhereAnswersLookAlike(t *testing.T) {
 	c.told = false
 	c.answer(1000, time.Millisecond)
 	c.want(t, rung{L2, 1}, "")
-	c.tell(true)
-	c.tell(false)
+	c.tell([verbData]Reply{})
 	c.answer(1, time.Millisecond)
 	c.want(t, rung{L3, 1}, "")
 }
@@ -188,7 +187,7 @@ func TestTheLadderSurvivesARestart(t *testing.T) {
 		"what was shown long ago":         {rung{L1, 1}, true, relay, "auto", stepKeep, rung{L2, 1}},
 	} {
 		old := client(relay, "auto")
-		old.ladder.at, old.ladder.told = tc.from, true
+		old.ladder.at = tc.from
 		if tc.barred {
 			old.ladder.down(noon, tc.from, "503 and more", stepKeep)
 		}
@@ -202,7 +201,7 @@ func TestTheLadderSurvivesARestart(t *testing.T) {
 		}
 		s := next.Standing()
 		known := tc.want != rung{L2, 1}
-		if next.ladder.at != tc.want || next.ladder.told != known || (s.Reason == "503 and more") != (tc.barred && known) || s.Until.Equal(noon.Add(stepKeep)) != (tc.barred && known) {
+		if next.ladder.at != tc.want || next.ladder.canTell() || (s.Reason == "503 and more") != (tc.barred && known) || s.Until.Equal(noon.Add(stepKeep)) != (tc.barred && known) {
 			t.Errorf("%s: %+v", name, s)
 		}
 		if again := append(data[:len(data):len(data)], 99, 1, 'x'); next.Restore(noon, again) != nil {

@@ -37,7 +37,10 @@ type relay struct {
 	script   map[string]act // by verb and how often it was seen on this connection: "MAIL 2"; the dot is "DOT", the first octets of content "BODY"
 	forgets  bool           // what it had read behind the content
 	oneWay   time.Duration
-	tls      *tls.Config // for STARTTLS, or from the start
+	words    map[string]string // what it says in place of its ordinary positive answers, by verb; <> stands for the last recipient
+	ponders  time.Duration     // over each content, before it answers
+	unasked  string            // before the answer to which command it says something of its own
+	tls      *tls.Config       // for STARTTLS, or from the start
 	implicit bool
 	user     string
 	secret   string
@@ -127,10 +130,20 @@ func (r *relay) serve(conn net.Conn) {
 
 // do answers, or does what the script says. False ends the session.
 func (s *session) do(verb, reply string) bool {
+	if w := s.words[verb]; w != "" && reply[0] == '2' {
+		reply = strings.Replace(w, "<>", strings.Join(s.rcpts[max(0, len(s.rcpts)-1):], ""), 1)
+	}
+	if verb == "DOT" {
+		<-time.After(s.ponders)
+	}
 	s.seen[verb]++
-	a, ok := s.script[fmt.Sprintf("%s %d", verb, s.seen[verb])]
+	nth := fmt.Sprintf("%s %d", verb, s.seen[verb])
+	a, ok := s.script[nth]
 	if !ok {
 		a.reply = reply
+	}
+	if nth == s.unasked {
+		a.reply = "250 hello\n" + a.reply
 	}
 	return s.act(a)
 }

@@ -147,7 +147,7 @@ func clean(s string) string {
 	}, s)
 }
 
-// truncate cuts s to at most n octets, not inside a character.
+// truncate cuts s to at most n octets, not inside a character. What it returns does not keep the rest in memory.
 func truncate(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -155,5 +155,5 @@ func truncate(s string, n int) string {
 	for n > 0 && !utf8.RuneStart(s[n]) {
 		n--
 	}
-	return s[:n]
+	return strings.Clone(s[:n])
 }
