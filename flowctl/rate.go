@@ -140,16 +140,21 @@ func (p *pace) measured(now time.Time, shortest time.Duration) float64 {
 }
 
 // rateRefused takes a transaction that was refused for its rate; the width has nothing to do with it. Those that began before the
-// last such event are the same, as are those that follow within the shortest measurement.
+// last such event are the same, as are those that follow within the shortest measurement; and what begins during the pause that came
+// of one, since it was handed to its connection before.
 func (c *Controller) rateRefused(now time.Time, o Outcome) {
 	p := &c.pace
 	if !o.Started.After(p.cutAt) {
 		return
 	}
+	paused := c.sendAt.After(now) && c.sendReason == reasonRate
 	if o.RetryAfter > 0 {
 		c.pauseSends(now, named(o), reasonRate)
 	}
 	if p.ceiling > 0 && now.Sub(p.cutAt) < c.cfg.scaled(rateShortest) {
+		return
+	}
+	if p.ceiling == 0 && paused {
 		return
 	}
 	was, got := p.ceiling, p.measured(now, c.cfg.scaled(rateShortest))

@@ -158,6 +158,20 @@ func TestWithoutARateToKnowARefusalPauses(t *testing.T) {
 	}
 }
 
+// What was handed to a connection before the pause begins behind the message that is under way, after the refusal.
+func TestWhatBeginsDuringAPauseForTheRateMakesItNoLonger(t *testing.T) {
+	f := newFlow(t, Config{})
+	f.connect(0, 1)
+	f.pour(0, .5, 10)
+	f.tooFast(.5)
+	until := f.Snapshot(at(.5)).SendAt
+	f.tooFast(.6)
+	f.tooFast(.7)
+	if got := f.Snapshot(at(.7)).SendAt; !got.Equal(until) || f.rateWait.wait != rateMin {
+		t.Errorf("pauses until %v, and the next time for twice %v; want %v and twice %v", got, f.rateWait.wait, until, rateMin)
+	}
+}
+
 func TestAVerySlowRateIsLearntToo(t *testing.T) {
 	f := newFlow(t, Config{})
 	f.connect(0, 1)

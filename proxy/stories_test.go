@@ -639,9 +639,10 @@ func TestARateThatOthersMeetTooIsKept(t *testing.T) {
 		before := w.relay.Counters()
 		time.Sleep(2 * time.Minute)
 		after := w.relay.Counters()
-		// What is allowed at a moment goes up and down, since more is tried now and then; what counts is what comes of it.
+		// What is allowed at a moment goes up and down: a probe adds a little, the relay's full bucket may swallow several in a row, and
+		// the refusal that follows takes all of it back. What counts is what comes of it.
 		taken, refused := float64(after.Taken-before.Taken)/120, after.Throttled-before.Throttled
-		if taken < 7 || refused > 24 {
+		if taken < 9 || refused > 24 {
 			t.Errorf("of 14 a second %.1f were taken, and %d in two minutes refused: %+v", taken, refused, w.proxy.Status().Upstream)
 		}
 		w.settle(time.Hour)
