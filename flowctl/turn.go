@@ -110,16 +110,18 @@ func (t *turn) demand(now time.Time, any bool) (fresh bool) {
 // knock returns the pause until the next dial of a process that holds nothing. first: its turn has just ended.
 //
 // New demand knocks soon: a message now and then finds a place between the turns of those with much to send, who wait in line.
+// Who has had a turn asks no later than its demand is old: where that is short, the others may be through as well.
 func (c *Controller) knock(now time.Time, first bool) time.Duration {
 	if first {
-		return time.Duration(c.chance() * float64(c.patient(turnFirst)))
+		return time.Duration(c.chance() * float64(min(c.patient(turnFirst), max(now.Sub(c.turn.wanting), c.cfg.scaled(freshFirst)))))
 	}
 	age := max(now.Sub(c.turn.since()), 0)
 	var d time.Duration
 	if c.turn.ended.IsZero() {
 		d = min(max(time.Duration(freshGrowth*float64(age)), c.cfg.scaled(freshFirst)), c.cfg.scaled(freshMost))
 	} else {
-		d = min(max(age, c.patient(turnLeast)), c.patient(turnMost))
+		young := max(time.Duration(freshGrowth*float64(now.Sub(c.turn.wanting))), c.cfg.scaled(freshFirst))
+		d = min(max(age, min(c.patient(turnLeast), young)), c.patient(turnMost))
 	}
 	if haste := float64(age) / float64(c.patient(turnFair)); haste > 1 {
 		d = time.Duration(float64(d) / min(haste, turnHaste))

@@ -35,10 +35,14 @@ func TestNewDemandKnocksSoonAndThenInProportionToItsWait(t *testing.T) {
 	}
 }
 
-// standing returns a flow with more to send, whose only connection went at 10 s and whose place was gone.
-func standing(t *testing.T) *flow {
+// standing returns a flow that has had more to send for an hour, whose only connection went at 10 s and whose place was gone.
+func standing(t *testing.T) *flow { return standingSince(t, -3600, 1) }
+
+// standingSince is standing, with more to send since s.
+func standingSince(t *testing.T, s float64, seed uint64) *flow {
 	f := leased(t, 1)
-	f.lease.lost = at(5)
+	f.lease.lost, f.turn.wanting = at(5), at(s)
+	f.rng.Seed(seed, 0)
 	f.endLease(10, 1)
 	f.look(10, Busy)
 	return f
@@ -62,6 +66,27 @@ func TestWhoHadItsTurnWaitsInLine(t *testing.T) {
 			t.Errorf("%v s after its turn: %v between dials, want about %v", since-10, d, mean)
 		}
 		since += d.Seconds()
+	}
+}
+
+// Where all began a moment ago, the others may be through in another: who has lost its place does not wait in line for longer than it has had
+// anything to send.
+func TestWhoHasJustBegunAsksSoonAfterItsTurn(t *testing.T) {
+	for seed := range uint64(20) {
+		f := standingSince(t, 5, seed)
+		now, _ := f.next(10.9, 1e6, 100)
+		if now > 10.9+6 {
+			t.Errorf("the first dial %.1f s after the turn, want within the 6 s for which there has been demand", now-10.9)
+		}
+		for range 12 {
+			f.dial(now, now, Busy)
+			most := 1.5 * max(now-10, .5*(now-5)) // of its wait, and of its demand
+			d := f.refused(now, 1)[0].Seconds()
+			if d > min(most, 1.5*turnMost.Seconds()) {
+				t.Errorf("%.1f s after the demand began: %.1f s between dials, want at most %.1f", now-5, d, most)
+			}
+			now += d
+		}
 	}
 }
 

@@ -80,21 +80,27 @@ func mixed() bar {
 }
 
 func burst() bar {
-	const n, each, k = 1000, 50, 20
+	return bar{No: 11, Name: "a burst at each of several pods", Trials: []trial{
+		burstAt(1000, 50, 20, 1.2, 15), burstAt(5, 60, 3, 1.5, 15), burstAt(5, 400, 20, 1.5, 15),
+	}}
+}
+
+// burstAt has n pods begin with so many messages each at k slots.
+func burstAt(n, each, k int, longest, refusals float64) trial {
 	// Each pod must connect at least once.
-	const ideal = float64(n) * (each*float64(model.Service) + float64(model.Setup)) / k
-	return bar{No: 11, Name: "a burst of 50 messages at each of 1,000 pods", Trials: []trial{{
+	ideal := float64(n) * (float64(each)*float64(model.Service) + float64(model.Setup)) / float64(k)
+	return trial{
 		Scenario: model.Scenario{
-			Name:   "1,000 pods, limit 20",
+			Name:   fmt.Sprintf("%d pods with %d, limit %d", n, each, k),
 			Config: roomy, Groups: []model.Group{{Pods: n, Backlog: each, Spread: time.Second}},
 			Server: model.Server{Limit: k}, For: time.Hour, Quiet: true,
 		},
 		Figures: []figure{
-			timesUnder("makespan / ideal", 1.2, func(r *model.Result) float64 { return float64(r.Took) / ideal }),
-			countUnder("refused per pod", 15, func(r *model.Result) float64 { return float64(r.Totals.Refused) / n }),
+			timesUnder("makespan / ideal", longest, func(r *model.Result) float64 { return float64(r.Took) / ideal }),
+			countUnder("refused per pod", refusals, func(r *model.Result) float64 { return float64(r.Totals.Refused) / float64(n) }),
 		},
-		Rivals: []string{"aimd", "budget"},
-	}}}
+		Rivals: []string{"aimd", "postfix", "budget"},
+	}
 }
 
 func exodus() bar {
