@@ -37,7 +37,8 @@ const (
 
 // lasting are the errors of RFC 6749 section 5.2 that come again until a setting changes. invalid_request is not among them:
 // issuers use it for passing trouble as well.
-var lasting = []string{"invalid_client", "invalid_grant", "unauthorized_client", "invalid_scope", "unsupported_grant_type"}
+var lasting = []string{"invalid_client", "invalid_grant", "unauthorized_client", "invalid_scope", "unsupported_grant_type",
+	"invalid_resource", "interaction_required", "consent_required"} // these three are Microsoft's
 
 // failure gives an error of a request its meaning and an operator something to do.
 func (g *grant) failure(err error) error {
@@ -79,14 +80,35 @@ func (g *grant) failure(err error) error {
 // throttle is how long an issuer wants to be left alone that says it has had too many requests.
 func throttle(r *oauth2.RetrieveError) time.Duration {
 	status := r.Response.StatusCode
-	n, err := strconv.Atoi(r.Response.Header.Get("Retry-After"))
-	switch named := err == nil && n > 0; {
+	n := retryAfter(r.Response.Header.Get("Retry-After"))
+	switch named := n > 0; {
 	case status != http.StatusTooManyRequests && !(status == http.StatusServiceUnavailable && named):
 		return 0
 	case named:
-		return min(time.Duration(min(n, 1<<20))*time.Second, throttleMax)
+		return min(n, throttleMax)
 	}
 	return throttleWait
+}
+
+// retryAfter reads seconds or a date (RFC 9110 section 10.2.3); 0: neither.
+func retryAfter(text string) time.Duration {
+	if n, err := strconv.Atoi(text); err == nil {
+		return time.Duration(min(n, 1<<20)) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return time.Until(at)
+	}
+	return 0
+}
+
+// refusedAs returns the code of an issuer's error, and whether it is a refusal and no trouble that passes.
+func refusedAs(err error) (code string, refused bool) {
+	var r *oauth2.RetrieveError
+	if !errors.As(err, &r) {
+		return "", false
+	}
+	status := r.Response.StatusCode
+	return r.ErrorCode, status < http.StatusInternalServerError && status != http.StatusTooManyRequests
 }
 
 // words are an issuer's, without the numbers for its support that follow.
@@ -115,6 +137,7 @@ var byNumber = map[string]string{
 	"700016":  "the tenant does not know the application: check client_id and tenant, and have an administrator consent to it",
 	"65001":   "nobody has consented: an administrator must grant the application the permission SMTP.SendAsApp",
 	"90002":   "there is no such tenant: check tenant",
+	"900023":  "there is no such tenant: check tenant",
 	"700027":  "the certificate is not registered: upload cert_file to the app registration, or set the key that belongs to it",
 	"700082":  "the refresh token has expired: sign in again and set the new one",
 	"700213":  "no federated credential of the application matches: compare issuer, subject and audience of assertion_file with it",
@@ -125,6 +148,10 @@ var byCode = map[string]string{
 	"invalid_client":      "client_id, or what proves it, is not accepted: check the secret or the certificate and whether it has expired",
 	"unauthorized_client": "the application may not do this: an administrator must consent to its permissions",
 	"invalid_scope":       "check scope",
+	"invalid_resource":    "the tenant does not know what scope names: check scope and tenant",
+
+	"consent_required":     "nobody has consented: an administrator must consent to the application's permissions",
+	"interaction_required": "the issuer wants to see the user: sign in again and set the new refresh token",
 }
 
 // advice says what the operator must do; known tells that only that helps.

@@ -84,7 +84,7 @@ func (s *Source) proof(g *grant) (err error) {
 		if c.Tenant == "" {
 			g.style = oauth2.AuthStyleAutoDetect // some take the secret in the header only, some in the body only
 		}
-		g.secrets = append(g.secrets, g.secret)
+		g.secrets = append(g.secrets, g.secret, url.QueryEscape(g.clientID)+":"+url.QueryEscape(g.secret)) // alone, and in the header
 		return err
 	case c.CertFile != "":
 		assertion, err = s.certificateAssertion(g.endpoint, time.Now())
@@ -141,6 +141,9 @@ func (s *Source) serviceAccount(g *grant) error {
 // secretMax bounds a file, in octets.
 const secretMax = 64 << 10
 
+// byteOrderMark is what editors of some systems put before what they save.
+var byteOrderMark = []byte("\ufeff")
+
 // readSecret reads a file without the line break at its end.
 func readSecret(setting, path string) (string, error) {
 	f, err := os.Open(path)
@@ -151,7 +154,7 @@ func readSecret(setting, path string) (string, error) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return "", broken(setting, pathless(err))
 	}
-	b = bytes.TrimRight(b, "\r\n")
+	b = bytes.TrimRight(bytes.TrimPrefix(b, byteOrderMark), "\r\n")
 	switch {
 	case len(b) == 0:
 		return "", broken(setting, errors.New("is empty"))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,9 +36,10 @@ type Source struct {
 	turn chan struct{} // whoever has put something in may ask; one at a time
 
 	// Whoever asks alone touches these.
-	request clientcredentials.Config // knows which way of sending the secret the endpoint takes
-	rotated string                   // the refresh token that took the place of
-	given   string                   // this one of the settings
+	request clientcredentials.Config
+	style   oauth2.AuthStyle // the way of sending the secret that the endpoint has taken; zero: not known
+	rotated string           // the refresh token that took the place of
+	given   string           // this one of the settings
 
 	mu      sync.Mutex
 	token   string
@@ -140,8 +142,8 @@ func (s *Source) ask(ctx context.Context) error {
 	var t *oauth2.Token
 	if err == nil {
 		s.request.ClientID, s.request.ClientSecret, s.request.TokenURL = g.clientID, g.secret, g.endpoint
-		s.request.EndpointParams, s.request.AuthStyle = g.params, g.style
-		t, err = s.request.Token(asking)
+		s.request.EndpointParams = g.params
+		t, err = s.fetch(asking, g.style)
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // we are being stopped: says nothing of the endpoint
@@ -157,7 +159,11 @@ func (s *Source) ask(ctx context.Context) error {
 	defer s.mu.Unlock()
 	s.askedAt, s.err = now, err
 	if err != nil {
+		var e *Error
 		s.renewAt = now.Add(renewPause)
+		if errors.As(err, &e) {
+			s.renewAt = now.Add(max(renewPause, e.wait))
+		}
 		return err
 	}
 	s.keep(now, t)
@@ -165,6 +171,33 @@ func (s *Source) ask(ctx context.Context) error {
 		s.rotated, s.given = t.RefreshToken, g.given
 	}
 	return nil
+}
+
+// fetch makes the request. Which way of sending the secret an endpoint takes is found out: the header, which RFC 6749 section 2.3.1
+// wants, then the body, unless the first answer speaks of trouble that passes.
+func (s *Source) fetch(ctx context.Context, style oauth2.AuthStyle) (*oauth2.Token, error) {
+	if style == oauth2.AuthStyleAutoDetect {
+		style = s.style
+	}
+	if style != oauth2.AuthStyleAutoDetect {
+		s.request.AuthStyle = style
+		return s.request.Token(ctx)
+	}
+	s.request.AuthStyle = oauth2.AuthStyleInHeader
+	t, err := s.request.Token(ctx)
+	if first, refused := refusedAs(err); refused {
+		s.request.AuthStyle = oauth2.AuthStyleInParams
+		again, secondErr := s.request.Token(ctx)
+		second, refused := refusedAs(secondErr)
+		// Who takes the header only says of the body that the secret is missing: then the first answer tells more.
+		if !refused || slices.Contains(lasting, second) || !slices.Contains(lasting, first) {
+			t, err = again, secondErr
+		}
+	}
+	if err == nil {
+		s.style = s.request.AuthStyle
+	}
+	return t, err
 }
 
 // keep takes a new token in; s.mu is held.

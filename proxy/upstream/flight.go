@@ -47,9 +47,10 @@ func (c *Conn) fly(feed <-chan *Job, done func(*Result)) *ending {
 		case len(c.flying) == 0:
 			return nil
 		case c.turn() == nil: // and more has come, so that a server takes its leave; or a refusal is not certain
+			more := c.more(feed)
 			c.amid = false
 			c.release(done)
-			if end := c.leave(); end != nil {
+			if end := c.leave(more); end != nil {
 				return c.ground(end, done)
 			}
 		default:
@@ -84,9 +85,10 @@ func (c *Conn) hasRoom() bool {
 	return c.inFlight() < c.pipelining().window && c.broken == nil && c.leaving == nil && c.spent() == ""
 }
 
+// inFlight counts what may have to be sent again if the connection ends: all but what was refused and waits for that to be certain.
 func (c *Conn) inFlight() (n int) {
 	for _, tx := range c.flying {
-		if len(tx.commands) > 0 {
+		if !tx.complete() || tx.tookAny() {
 			n++
 		}
 	}
@@ -229,15 +231,11 @@ func (c *Conn) listen(feed <-chan *Job) *ending {
 	if rest := c.heardAt.Add(confirmMax); c.amid && rest.Before(until) {
 		until = rest
 	}
-	more := feed
-	if c.held != nil || c.closed || c.amid || !c.hasRoom() {
-		more = nil
-	}
 	c.timer.Reset(until.Sub(now))
 	select {
 	case h := <-c.in:
 		return c.take(tx, h)
-	case job, open := <-more:
+	case job, open := <-c.more(feed):
 		c.held, c.closed = job, !open
 	case <-c.timer.C:
 		c.amid = false // what has come of the next reply does not become one
@@ -251,6 +249,14 @@ func (c *Conn) listen(feed <-chan *Job) *ending {
 		}
 	}
 	return nil
+}
+
+// more is the feed while a job of it may be taken along; nil: it may not.
+func (c *Conn) more(feed <-chan *Job) <-chan *Job {
+	if c.held != nil || c.closed || c.amid || !c.hasRoom() {
+		return nil
+	}
+	return feed
 }
 
 // farewell hears what comes after a 421 when all is answered. Anything but the end says that the answers were not where they belonged.
@@ -267,9 +273,13 @@ func (c *Conn) farewell() *ending {
 }
 
 // leave hears what comes when all is answered. Any reply but a 421 says that those to a message that is not certain were not where they belonged.
-func (c *Conn) leave() *ending {
+// A job of more says that as well, by what it is answered.
+func (c *Conn) leave(more <-chan *Job) *ending {
 	c.timer.Reset(confirmMax)
 	select {
+	case job, open := <-more:
+		c.held, c.closed = job, !open
+		return nil
 	case h := <-c.in:
 		if len(c.flying) > 0 && h.err == nil && h.reply.Code != 421 {
 			return c.shifted(flowctl.StageDot, h.reply)

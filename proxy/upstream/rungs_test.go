@@ -397,3 +397,35 @@ func TestNoMoreThanTheWindowIsUndone(t *testing.T) {
 		})
 	}
 }
+
+// A refusal of a content is certain when the next message is answered in its place, and that one does not wait until then.
+func TestTheNextMessageMakesARefusalCertain(t *testing.T) {
+	for _, late := range []bool{false, true} { // the next comes while the connection already waits
+		r := &relay{offers: chunking, oneWay: 10 * time.Millisecond, script: map[string]act{"DOT 1": {reply: "432 4.3.2 too many"}}}
+		inBubble(t, r, func(t *testing.T) {
+			c := r.connect(t, r.on(t, rung{L3, 1}))
+			jobs := letters(2, 1)
+			feed := make(chan *Job, len(jobs))
+			feed <- jobs[0]
+			hand := func() { feed <- jobs[1]; close(feed) }
+			if late {
+				time.AfterFunc(confirmMax/2, hand)
+			} else {
+				hand()
+			}
+			began := time.Now()
+			var results []*Result
+			var told time.Duration
+			c.Run(feed, func(r *Result) {
+				results = append(results, r)
+				if len(results) == 1 {
+					told = time.Since(began)
+				}
+			})
+			r.checkTruth(t, jobs, results)
+			if len(results) != 2 || told > confirmMax*3/4 {
+				t.Errorf("late %t: %d results, the refusal was told after %v", late, len(results), told)
+			}
+		})
+	}
+}
