@@ -96,8 +96,8 @@ func (c *Controller) Addresses() []AddressState {
 	return list
 }
 
-// OthersServe reports whether another address than that one has connections and no failure: what is wrong with one of several is
-// its own matter then.
+// OthersServe reports whether there is another address than that one whose last attempt did not fail: what is wrong with one of several
+// is its own matter then. It need not be connected, or a spare one would never be.
 func (c *Controller) OthersServe(name string) bool {
 	i := c.lookup(name)
 	return i != unlisted && c.othersServe(&c.addrs[i])
@@ -109,7 +109,7 @@ func (c *Controller) othersServe(a *address) bool {
 		return false
 	}
 	for i := range c.addrs {
-		if o := &c.addrs[i]; o != a && !o.doubtful() && o.established > 0 {
+		if o := &c.addrs[i]; o != a && !o.doubtful() {
 			return true
 		}
 	}

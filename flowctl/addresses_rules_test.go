@@ -136,7 +136,7 @@ func TestANewListKeepsWhatIsKnown(t *testing.T) {
 	}
 }
 
-func TestOthersServeWhoAnswerAndAreConnected(t *testing.T) {
+func TestOthersServeUnlessTheyFailed(t *testing.T) {
 	f := addressesFlow(t, equals("a", "b")...)
 	is := func(what string, want bool) {
 		t.Helper()
@@ -144,15 +144,72 @@ func TestOthersServeWhoAnswerAndAreConnected(t *testing.T) {
 			t.Errorf("%s: %v", what, got)
 		}
 	}
-	is("nobody is connected", false)
-	f.addrs[0].established = 1
-	is("only it is", false)
-	f.addrs[1].established = 1
-	is("another one is", true)
+	is("the other one is not connected, as a spare one never is", true)
+	f.addrs[0].fails = 1
+	is("it failed itself", true)
 	f.addrs[1].fails = 1
-	is("which did not answer the last time", false)
+	is("the other one did not answer the last time", false)
+	f.addrs[1].fails, f.addrs[1].open = 0, true
+	is("nor for a while", false)
 	if f.OthersServe("unknown") {
 		t.Error("an address that is not listed any more")
+	}
+}
+
+// A host that is full without us says nothing about how many connections the others take; one that has some of ours does.
+func TestAFullHostSaysNothingAboutTheOthers(t *testing.T) {
+	for name, tt := range map[string]struct {
+		addrs []Address
+		held  int // by us, at a
+		fails int // of b
+		want  int // the ceiling
+	}{
+		"none of ours":                 {equals("a", "b"), 0, 0, 0},
+		"some of ours":                 {equals("a", "b"), 2, 0, 2},
+		"none of ours, nor at another": {equals("a", "b"), 0, 1, 1},
+		"there is no other":            {equals("a"), 0, 0, 1},
+	} {
+		f := addressesFlow(t, tt.addrs...)
+		f.connect(0, tt.held)
+		if len(f.addrs) > 1 {
+			f.addrs[1].fails = tt.fails
+		}
+		f.last++
+		f.DialStart(at(5), f.last, "a")
+		f.DialDone(at(5), f.last, Outcome{Class: Busy, Stage: StageGreeting})
+		if f.ceiling != tt.want || (f.addrs[0].fails > 0) != (tt.want == 0) {
+			t.Errorf("%s: ceiling %d, want %d; %+v", name, f.ceiling, tt.want, f.addrs[0])
+		}
+	}
+}
+
+// A stopped upstream with several addresses is probed at all of them, and any that answers has the probe, whenever the others fail.
+func TestAProbeIsSentWhereverAnAddressAnswers(t *testing.T) {
+	for name, order := range map[string][]string{"then the other fails": {"a", "b"}, "after the other failed": {"b", "a"}} {
+		f := addressesFlow(t, equals("a", "b")...)
+		f.addrs[0].fails = 1
+		f.Stop(at(0), "misconfigured", time.Minute)
+		p := f.plan(61, 5)
+		if !slices.Equal(p.Dial, []string{"a", "b"}) {
+			t.Fatalf("%s: %+v", name, p)
+		}
+		ids := map[string]ConnID{}
+		for _, addr := range slices.Clone(p.Dial) {
+			f.last++
+			ids[addr] = f.last
+			f.DialStart(at(61), f.last, addr)
+		}
+		for _, addr := range order {
+			if addr == "a" {
+				f.DialDone(at(62), ids[addr], Outcome{})
+				continue
+			}
+			f.DialDone(at(62), ids[addr], Outcome{Class: Misconfigured})
+			f.Stop(at(62), "misconfigured", time.Minute)
+		}
+		if p := f.plan(63, 5); p.Send != 1 || p.Try != ids["a"] {
+			t.Errorf("%s: %+v", name, p)
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ type conn struct {
 	sending     int       // transactions in flight
 	look        int       // which dial in a row this is for a place that was left free; 0: for none
 	test        bool      // of a look that was refused, at once
+	probes      bool      // dialled to probe a stopped upstream
 	yielding    bool      // retiring because its lease is over
 	sent        int       // messages taken
 	rcpts       counted   // of the transactions in flight
@@ -46,6 +47,11 @@ func (c *Controller) remove(id ConnID) {
 			return
 		}
 	}
+}
+
+func (c *Controller) isEstablished(id ConnID) bool {
+	k := c.find(id)
+	return k != nil && k.established
 }
 
 // address returns where k leads, nil when that is none of the upstream's addresses any more.

@@ -122,6 +122,7 @@ func (c *Controller) DialStart(now time.Time, id ConnID, addr string) {
 	k := conn{id: id, name: addr, addr: c.lookup(addr), began: now}
 	k.look, k.test = c.takeYield(now)
 	k.probe = k.look == 0 && !c.slowStart && c.ceiling > 0 && c.claimed(now) >= c.ceiling
+	k.probes = c.stop.on
 	c.conns = append(c.conns, k)
 	c.dialing++
 	c.counts.Started++
@@ -156,6 +157,9 @@ func (c *Controller) DialDone(now time.Time, id ConnID, o Outcome) {
 	}
 	if o.Class == OK {
 		c.connected(now, k, o)
+		if c.stop.on && k.probes && !c.isEstablished(c.stop.trial) {
+			c.stop.trial = id // of several addresses that were dialled for the probe, the first that answers
+		}
 	} else {
 		failed := *k
 		c.remove(id)
@@ -278,11 +282,16 @@ func (c *Controller) SetHint(now time.Time, h Hint) {
 }
 
 // Stop orders that nothing is sent, for the reason given, but one probe transaction each probeEvery; 0 or
-// less: none at all. Sessions stay. A Stop during a Stop replaces it and begins a new period.
+// less: none at all. Sessions stay. A Stop during a Stop replaces it and begins a new period; a connection that was dialled for a probe
+// and has not sent it yet still does.
 func (c *Controller) Stop(now time.Time, reason string, probeEvery time.Duration) {
 	now = c.advance(now)
 	probeEvery = max(probeEvery, 0)
-	c.stop = stop{on: true, at: now, reason: reason, probeEvery: probeEvery, next: now.Add(probeEvery)}
+	trial := c.stop.trial
+	if !c.isEstablished(trial) { // else another address has failed meanwhile
+		trial = 0
+	}
+	c.stop = stop{on: true, trial: trial, at: now, reason: reason, probeEvery: probeEvery, next: now.Add(probeEvery)}
 	c.settle(now)
 }
 

@@ -23,6 +23,10 @@ func (c *Controller) dialFailed(now time.Time, k *conn, o Outcome) {
 			c.open(now, a, o)
 		}
 	case Busy:
+		if c.othersServe(a) && a.established == 0 {
+			c.failed(now, k, 1+a.dialing, o) // full, and not with ours: no word about how many the others take
+			break
+		}
 		c.answered(now, k)
 		c.settle(now) // a restart first, so that the refusal has the last word on the width
 		c.countRefused(now, k, o)

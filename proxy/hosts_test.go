@@ -260,3 +260,62 @@ func TestOneMisconfiguredHostOfSeveralHoldsNothing(t *testing.T) {
 		}
 	})
 }
+
+// A host that answers and lets nobody work is no reason for mail to wait, least of all mail that comes one by one: nothing is
+// connected anywhere then.
+func TestAHostThatTurnsEverybodyAwayIsNotWaitedFor(t *testing.T) {
+	for name, reply := range map[string]func(relay.Event) relay.Action{
+		"not for us":          deadAt(relay.StageConnect, "", "554 5.7.1 go away"),
+		"not for us, at EHLO": deadAt(relay.StageEHLO, "", "550 5.7.1 go away"),
+		"not now":             deadAt(relay.StageConnect, "", "451 4.7.1 try again later"),
+		"full":                deadAt(relay.StageConnect, "", relay.ExchangeBusy),
+		"under pressure":      deadAt(relay.StageDot, "", relay.ExchangePressure),
+	} {
+		for _, spare := range []string{"", "?priority=10"} {
+			t.Run(name+spare, func(t *testing.T) {
+				in(t, func(t *testing.T) {
+					n := newInternet(t)
+					n.put("bad.example", "192.0.2.1", relay.Config{Reply: reply})
+					good := n.put("good.example", "192.0.2.2", relay.Config{RTT: 20 * time.Millisecond, ServiceTime: 100 * time.Millisecond})
+					w := newWorld(t, relay.Config{}, n.behind("smtp://bad.example,smtp://good.example"+spare))
+					for i := range 20 {
+						w.send(1, 1, called(fmt.Sprint("n", i)))
+						w.settle(time.Minute) // a few pauses that begin at MAILWEIR_RETRY_MIN
+						time.Sleep(20 * time.Second)
+					}
+					w.send(1000, 20, called("many"))
+					w.settle(30 * time.Second)
+					if s := w.proxy.Status(); s.Queue.Held != "" || good.took() != 1020 || s.Upstream.Ceiling > 0 || s.Upstream.Down != 1 {
+						t.Errorf("held %q, %d taken, %+v", s.Queue.Held, good.took(), s.Upstream)
+					}
+				})
+			})
+		}
+	}
+}
+
+// What is wrong with every host is our own, and held for; each minute all are tried, and one that is well again is enough.
+func TestHostsThatAllTurnUsAwayHoldTheMail(t *testing.T) {
+	in(t, func(t *testing.T) {
+		n := newInternet(t)
+		bad := relay.Config{Reply: deadAt(relay.StageConnect, "", "554 5.7.1 go away")}
+		n.put("a.example", "192.0.2.1", bad)
+		n.put("b.example", "192.0.2.2", bad)
+		w := newWorld(t, relay.Config{}, n.behind("smtp://a.example,smtp://b.example?priority=10"))
+		w.send(10, 2)
+		w.until(10*time.Second, "it is held", func() bool { return w.proxy.Status().Queue.Held != "" })
+		time.Sleep(time.Hour)
+		if q := w.proxy.Status().Queue; q.Held == "" || q.Pending != 10 || q.Dead > 0 {
+			t.Errorf("%+v", q)
+		}
+		if dials := w.proxy.Status().Upstream.Dials; dials > 60*4 {
+			t.Errorf("%d dials in an hour", dials)
+		}
+		cured := n.serve("192.0.2.1", relay.Config{})
+		w.settle(3 * time.Minute)
+		if q := w.proxy.Status().Queue; q.Held != "" || cured.took() != 10 {
+			t.Errorf("%d taken, %+v", cured.took(), q)
+		}
+		w.balanced()
+	})
+}
