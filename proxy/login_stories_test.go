@@ -179,7 +179,7 @@ func TestRefusalsBeforeMailHoldTheBacklog(t *testing.T) {
 		"530 at AUTH":     {relay.StageAuth, "530 5.7.0 Must issue a STARTTLS command first", loginProbe},
 		"550 5.7.30":      {relay.StageAuth, "550 5.7.30 Basic authentication is not supported for Client Submission.", loginProbe},
 		"535 5.7.139":     {relay.StageAuth, "535 5.7.139 Authentication unsuccessful, basic authentication is disabled.", loginProbe},
-		"no AUTH offered": {relay.StageEHLO, "250 relay.example", loginProbe},
+		"no AUTH offered": {relay.StageEHLO, "250 relay.example", faultProbe},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in(t, func(t *testing.T) {

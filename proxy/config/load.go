@@ -132,6 +132,10 @@ func (l *loader) readFile(path string) {
 		l.fault(fileSetting, "is not YAML: "+cause(err), "")
 		return
 	}
+	if !oneDocument(text) {
+		l.fault(fileSetting, severalDocuments, "")
+		return
+	}
 	for _, key := range slices.Sorted(slices.Values(file.AllKeys())) {
 		set := file.Get(key) != nil
 		switch s := settingByKey(key); {

@@ -65,6 +65,11 @@ func (r *routesReader) fault(format string, args ...any) {
 
 func (r *routesReader) item(item map[string]any) {
 	rule := route.Rule{From: r.patterns("from", item["from"]), To: r.patterns("to", item["to"])}
+	for _, key := range []string{"from", "to"} {
+		if value, set := item[key]; set && value == nil {
+			r.fault("%s: is empty; leave it out where any domain will do", key)
+		}
+	}
 	if item["from"] == nil && item["to"] == nil {
 		r.fault("has neither from nor to; what no route names goes to the upstream of MAILWEIR_UPSTREAM")
 	}

@@ -56,9 +56,11 @@ func TestEveryFaultOfARouteIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for routes, want := range map[string]string{
-		"[":                   "is not YAML",
-		"a: b":                "is no YAML list of routes",
-		"text":                "is no YAML list of routes",
+		"[":    "is not YAML",
+		"a: b": "is no YAML list of routes",
+		"text": "is no YAML list of routes",
+		"[{to: a.example, upstream: x, url: \"smtp://x\"}]\n---\n[]": "has several YAML documents",
+		`[{from: , to: a.example, upstream: x, url: "smtp://x"}]`:    "route 1: from: is empty",
 		"[text]":              "is no YAML list of routes",
 		"[{from: a.example}]": "route 1: upstream: is missing",
 		"[{from: a.example, from: b.example, upstream: x}]":                                                     "is no YAML list of routes",

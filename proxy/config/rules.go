@@ -1,8 +1,10 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -23,12 +25,27 @@ func parseYAML(text string) (YAMLText, *malformed) {
 	if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" || doc.Content[0].Kind == yaml.SequenceNode && len(doc.Content[0].Content) == 0 {
 		return "", nil
 	}
+	if !oneDocument([]byte(text)) {
+		return "", &malformed{problem: severalDocuments}
+	}
 	oneLine(&doc)
 	line, err := yaml.Marshal(&doc)
 	if err != nil {
 		return "", &malformed{problem: "is not YAML: " + cause(err)}
 	}
 	return YAMLText(strings.TrimSpace(string(line))), nil
+}
+
+const severalDocuments = "has several YAML documents; what is behind a line --- would not count"
+
+// oneDocument tells whether text, which is YAML, has no second document. The parser would leave that out without a word.
+func oneDocument(text []byte) bool {
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	var doc yaml.Node
+	if err := d.Decode(&doc); err != nil {
+		return true // what is wrong with it is told by who reads it
+	}
+	return errors.Is(d.Decode(&doc), io.EOF)
 }
 
 // oneLine makes n and what is in it be written without a line break.
@@ -94,6 +111,10 @@ func (l *loader) list(inline string, value YAMLText, file, path string) (key str
 	text, err := l.read(file, path)
 	if err != nil {
 		l.fault(file, "cannot be read: "+pathless(err), "")
+		return "", nil, false
+	}
+	if !oneDocument(text) {
+		l.fault(file, severalDocuments, "")
 		return "", nil, false
 	}
 	return file, text, true

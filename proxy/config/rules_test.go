@@ -1,6 +1,8 @@
 package config
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -72,4 +74,23 @@ func FuzzYAMLOnOneLineIsTheSameYAML(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The YAML parser reads the first document and leaves out the others.
+func TestASecondDocumentIsAFault(t *testing.T) {
+	for env, first := range map[string]string{
+		"MAILWEIR_CONFIG": "log: {level: debug}", "MAILWEIR_ROUTES_FILE": `- {to: a.example, upstream: x, url: "smtp://x"}`,
+		"MAILWEIR_UPSTREAM_RULES_FILE": "- {code: 550, class: perm}",
+	} {
+		for _, text := range []string{first, "---\n" + first + "\n", first + "\n---\n" + first} {
+			file := filepath.Join(t.TempDir(), "list.yaml")
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, _, err := load([]string{"MAILWEIR_UPSTREAM=smtp://relay.example.com", env + "=" + file}, testHost())
+			if several := strings.Count(text, first) > 1; (err != nil) != several || several && !strings.Contains(err.Error(), severalDocuments) {
+				t.Errorf("%s %q: %v", env, text, err)
+			}
+		}
+	}
 }

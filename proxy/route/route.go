@@ -5,6 +5,9 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
 
 	"github.com/mailweir/mailweir/proxy/message"
 )
@@ -27,6 +30,7 @@ type Pattern struct {
 
 // Lane returns the lane for a sender and a recipient, given by their domains in lower case, and 0 when no rule fits.
 func (t Table) Lane(from, to string) int {
+	from, to = ascii(from), ascii(to)
 	for _, r := range t {
 		if fits(r.From, from) && fits(r.To, to) {
 			return r.Lane
@@ -60,6 +64,7 @@ func Parse(text string) (Pattern, error) {
 	if _, err := message.ParseAddress("a@"+domain, true); err != nil {
 		return Pattern{}, errors.New("is no domain")
 	}
+	domain = ascii(domain)
 	if below {
 		domain = "." + domain
 	}
@@ -72,4 +77,15 @@ func (p Pattern) String() string {
 		return "*" + p.domain
 	}
 	return p.domain
+}
+
+// ascii is a domain as DNS has it: one that is not ASCII (RFC 5890) may be written in two ways. What IDNA does not know stays as it is.
+func ascii(domain string) string {
+	if !strings.ContainsFunc(domain, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return domain
+	}
+	if a, err := idna.Lookup.ToASCII(domain); err == nil {
+		return a
+	}
+	return domain
 }

@@ -144,7 +144,7 @@ func TestAMechanismThatIsNotOfferedNamesWhatIs(t *testing.T) {
 			cfg.Password, cfg.OAuth, cfg.Token = "", true, tokens("good")
 		}
 		out, tried := logIn(t, server.Config{Username: "u", Mechanisms: tc.offered}, cfg)
-		if out.Class != flowctl.Misconfigured || out.Stage != flowctl.StageAuth || !strings.Contains(out.Text, tc.want) || tried != nil {
+		if out.Class != flowctl.Misconfigured || out.Stage != flowctl.StageEHLO || !strings.Contains(out.Text, tc.want) || tried != nil {
 			t.Errorf("%v at %v: %s; tried %q", out.Class, out.Stage, out.Text, tried)
 		}
 	}

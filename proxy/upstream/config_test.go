@@ -33,6 +33,7 @@ func TestConfigFaultsAreNamed(t *testing.T) {
 		{Config{URL: "smtp://a.example,smtp://u:" + canary + "@b.example"}, "host 2 of the list is no URL"},
 		{Config{URL: "smtp://a.example, smtps://b.example:587?priority=10&weight=2"}, ""},
 		{Config{URL: "smtp://a.example,smtps://a.example:25"}, "host 2 of the list names the same host and port"},
+		{Config{URL: "smtp://a.example,smtp://A.Example"}, "host 2 of the list names the same host and port"},
 		{Config{URL: strings.Repeat("smtp://a.example,", 17)}, "more than 16 hosts"},
 		{Config{URL: "smtp://a.example,smtps://b.example", TLS: "none"}, "says smtps"},
 		{Config{URL: "smtp://app:" + canary + "@relay.example"}, "url: "},

@@ -65,7 +65,7 @@ func (c Config) parseURL() (hosts []Host, faults []error) {
 	}
 	for i, item := range items {
 		h, problem := parseHost(strings.TrimSpace(item))
-		if problem == "" && slices.ContainsFunc(hosts, func(o Host) bool { return o.Address() == h.Address() }) {
+		if problem == "" && slices.ContainsFunc(hosts, func(o Host) bool { return strings.EqualFold(o.Address(), h.Address()) }) {
 			problem = "names the same host and port as one before it"
 		}
 		switch {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/emersion/go-sasl"
 	"github.com/xdg-go/scram"
+
+	"github.com/mailweir/mailweir/flowctl"
 )
 
 // The mechanisms that go-sasl has no name for.
@@ -71,6 +73,7 @@ func (s *setup) mechanism() (sasl.Client, error) {
 	case s.client.cfg.OAuth && !other && len(s.ext.Auth) > 0:
 		hint = "; it takes no OAuth tokens"
 	}
+	s.stage = flowctl.StageEHLO // nobody has tried to log in, so that asking again locks nobody out
 	return nil, fmt.Errorf("upstream: log in: server offers %s, and the settings need %s%s: %w", offer, strings.Join(wanted, " or "), hint, errSettings)
 }
 
