@@ -319,3 +319,20 @@ func TestHostsThatAllTurnUsAwayHoldTheMail(t *testing.T) {
 		w.balanced()
 	})
 }
+
+// Nobody has tried to log in at a host that offers no way to, so it is one that turns us away, and the others serve on.
+func TestAHostWithoutLoginIsNotWaitedFor(t *testing.T) {
+	in(t, func(t *testing.T) {
+		n := newInternet(t)
+		n.put("bad.example", "192.0.2.1", relay.Config{})
+		good := n.put("good.example", "192.0.2.2", relay.Config{Username: "app", Password: "right"})
+		w := newWorld(t, relay.Config{}, creds, n.behind("smtp://bad.example,smtp://good.example?priority=10"))
+		for i := range 5 {
+			w.send(1, 1, called(fmt.Sprint("n", i)))
+			w.settle(time.Minute)
+			if s := w.proxy.Status(); s.Queue.Held != "" || good.took() != i+1 {
+				t.Errorf("held %q, %d taken", s.Queue.Held, good.took())
+			}
+		}
+	})
+}

@@ -36,6 +36,7 @@ type how uint8
 const (
 	again       how = iota // at once, and nothing is counted
 	byUpstream             // after a pause of the upstream's schedule
+	byHost                 // after the least of those, for another host
 	byRecipient            // after a pause of the recipient's schedule
 	byUncertain            // it may have been delivered
 	inDoubt                // refused for good, which stands once the upstream is seen to be sane; see doubt.go
@@ -130,6 +131,16 @@ func (j *judgement) place(now time.Time, to int, v upstream.Verdict, r *upstream
 		add(rest{How: byUpstream, Unanswered: true, Key: groupKey(r.Job.Env, r.Job.To), Hint: r.Signal.RetryAfter})
 	default: // Busy, SessionCap, IdleClose: the controller makes us wait, not the message
 		add(rest{How: afterRefusal(r, v.Class), Key: groupKey(r.Job.Env, r.Job.To)})
+	}
+}
+
+// elsewhere leaves to another host what one of several is too busy for. Were the pauses to grow, they could keep step with those after which
+// that one is tried again, and each of its trials would get this message.
+func (j *judgement) elsewhere() {
+	for i := range j.Rests {
+		if j.Rests[i].How == byUpstream {
+			j.Rests[i].How = byHost
+		}
 	}
 }
 

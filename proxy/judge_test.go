@@ -39,7 +39,7 @@ func (j judgement) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "delivered%v failed%v", j.Delivered, j.Failed)
 	for _, x := range j.Rests {
-		fmt.Fprintf(&b, " %s%v", [...]string{again: "again", byUpstream: "upstream", byRecipient: "recipient", byUncertain: "uncertain", inDoubt: "doubt"}[x.How], x.To)
+		fmt.Fprintf(&b, " %s%v", [...]string{again: "again", byUpstream: "upstream", byHost: "host", byRecipient: "recipient", byUncertain: "uncertain", inDoubt: "doubt"}[x.How], x.To)
 	}
 	return b.String()
 }

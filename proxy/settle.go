@@ -41,6 +41,9 @@ func (d *lane) result(now time.Time, l *link, r *upstream.Result) {
 	}
 	tripped := d.fuse.tripped
 	v := judge(now, r, j.delivery, &d.fuse)
+	if signal.Class == flowctl.Overload && d.flow.OthersServe(l.addr) {
+		v.elsewhere()
+	}
 	if len(v.Delivered) > 0 {
 		d.taken(r.Signal.Started)
 		d.confirm(now, r.Signal.Started)
@@ -207,7 +210,7 @@ func tried(j *job, x rest, due time.Time, tries queue.Tries) attempt {
 	return a
 }
 
-var causes = [...]queue.Cause{byUpstream: queue.ByUpstream, byRecipient: queue.ByRecipient, byUncertain: queue.ByUncertain, inDoubt: queue.ByRecipient}
+var causes = [...]queue.Cause{byUpstream: queue.ByUpstream, byHost: queue.ByHost, byRecipient: queue.ByRecipient, byUncertain: queue.ByUncertain, inDoubt: queue.ByRecipient}
 
 // fail notes that recipients can never be delivered.
 func (d *dispatcher) fail(id message.ID, to []int, reply string) {

@@ -22,11 +22,11 @@ func parseYAML(text string) (YAMLText, *malformed) {
 	if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
 		return "", &malformed{problem: "is not YAML: " + cause(err)}
 	}
-	if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" || doc.Content[0].Kind == yaml.SequenceNode && len(doc.Content[0].Content) == 0 {
-		return "", nil
-	}
 	if !oneDocument([]byte(text)) {
 		return "", &malformed{problem: severalDocuments}
+	}
+	if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" || doc.Content[0].Kind == yaml.SequenceNode && len(doc.Content[0].Content) == 0 {
+		return "", nil
 	}
 	oneLine(&doc)
 	line, err := yaml.Marshal(&doc)
@@ -38,14 +38,18 @@ func parseYAML(text string) (YAMLText, *malformed) {
 
 const severalDocuments = "has several YAML documents; what is behind a line --- would not count"
 
-// oneDocument tells whether text, which is YAML, has no second document. The parser would leave that out without a word.
+// oneDocument tells whether text, which is YAML, has nothing in a second document. The parser would leave that out without a word.
 func oneDocument(text []byte) bool {
 	d := yaml.NewDecoder(bytes.NewReader(text))
-	var doc yaml.Node
-	if err := d.Decode(&doc); err != nil {
-		return true // what is wrong with it is told by who reads it
+	for first := true; ; first = false {
+		var doc yaml.Node
+		if err := d.Decode(&doc); err != nil {
+			return first || errors.Is(err, io.EOF) // what is wrong with the first is told by who reads it
+		}
+		if !first && doc.Content[0].Tag != "!!null" {
+			return false
+		}
 	}
-	return errors.Is(d.Decode(&doc), io.EOF)
 }
 
 // oneLine makes n and what is in it be written without a line break.

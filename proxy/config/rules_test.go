@@ -82,7 +82,7 @@ func TestASecondDocumentIsAFault(t *testing.T) {
 		"MAILWEIR_CONFIG": "log: {level: debug}", "MAILWEIR_ROUTES_FILE": `- {to: a.example, upstream: x, url: "smtp://x"}`,
 		"MAILWEIR_UPSTREAM_RULES_FILE": "- {code: 550, class: perm}",
 	} {
-		for _, text := range []string{first, "---\n" + first + "\n", first + "\n---\n" + first} {
+		for _, text := range []string{first, "---\n" + first + "\n", first + "\n---\n# nothing\n", first + "\n---\n" + first, "---\n---\n" + first + "\n---\n" + first} {
 			file := filepath.Join(t.TempDir(), "list.yaml")
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)

@@ -51,6 +51,7 @@ const (
 	ByUpstream  Cause = iota // RetryMin to RetryMax
 	ByRecipient              // RecipientRetryMin to RecipientRetryMax
 	ByUncertain              // may have been delivered: uncertainMin, then ever longer
+	ByHost                   // one of several hosts refused what the others may take: RetryMin each time, and nothing is counted
 )
 
 const (
@@ -348,6 +349,8 @@ func (q *Queue) pause(t *Tries, cause Cause) time.Duration {
 			return uncertainHold
 		}
 		return uncertainMin + q.jitter(backoff(uncertainMin, uncertainHold, t.Uncertain))
+	case ByHost:
+		return q.jitter(q.cfg.RetryMin)
 	default:
 		t.Strikes = up(t.Strikes)
 		return q.jitter(backoff(q.cfg.RetryMin, q.cfg.RetryMax, t.Strikes))

@@ -383,3 +383,17 @@ func BenchmarkQueue(b *testing.B) {
 		q.Add(start, id, start, 1, groups)
 	}
 }
+
+// What one host of several is too busy for waits for another one: no longer each time, and it is no failure of the upstream's.
+func TestAnotherHostsPauseDoesNotGrow(t *testing.T) {
+	q := New(cfg, 1, start).Lane(0)
+	add(q, 1, "a")
+	now := start
+	for range 10 {
+		due, tries := q.Defer(now, next(t, q, now).Ref, ByHost, 0)
+		if pause := due.Sub(now); pause < cfg.RetryMin/2-time.Microsecond || pause > cfg.RetryMin || tries != (Tries{}) {
+			t.Errorf("a pause of %v, %+v", pause, tries)
+		}
+		now = due
+	}
+}

@@ -429,3 +429,18 @@ func TestTheNextMessageMakesARefusalCertain(t *testing.T) {
 		})
 	}
 }
+
+// Who says goodbye together with a refusal is given nothing more, though a message waits.
+func TestNothingIsBegunBehindARefusalThatComesWithAFarewell(t *testing.T) {
+	r := &relay{offers: chunking, oneWay: 10 * time.Millisecond, script: map[string]act{"DOT 1": {reply: "554 5.6.0 refused\n421 4.3.2 leaving"}}}
+	inBubble(t, r, func(t *testing.T) {
+		jobs := letters(2, 1)
+		opened := false
+		open := jobs[1].Open
+		jobs[1].Open = func() (io.ReadCloser, error) { opened = true; return open() }
+		results, out := send(r.connect(t, r.on(t, rung{L3, 1})), jobs...)
+		if opened || len(results) != 1 || results[0].Verdicts[0].Reply.Code != 554 || out.Class != flowctl.IdleClose {
+			t.Errorf("%d results, %+v, the next was begun: %t", len(results), out, opened)
+		}
+	})
+}
